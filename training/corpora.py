@@ -1,0 +1,98 @@
+"""The public corpora the starter models learn from: reading, cleaning, splitting, hashing.
+
+Knows the corpora's file form and their blemishes. Does not know tokens, models or templates.
+
+Form: one JSON object a line, gzipped, with ``id``, ``source`` and ``turns: [{speaker, text, strategy?}]``.
+The text of the corpora is never part of this repository; ``--corpora DIR`` says where it lies.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CORPORA = {
+    "empathetic-dialogues": "EmpatheticDialogues (Rashkin et al. 2019), CC BY-NC 4.0",
+    "self-dialogue": "Self-dialogue corpus (Fainberg et al. 2018), BSD 3-Clause",
+    "topical-chat": "Topical-Chat (Gopalakrishnan et al. 2019), CDLA-Sharing-1.0",
+    "counsel-chat": "Counsel-Chat (Bertagnolli 2020), MIT on the repository; texts from a public site",
+    "esconv-part": "ESConv (Liu et al. 2021), about 40 %, CC BY-NC 4.0",
+}
+
+HELD_OUT_PER_MILLE = 20
+
+_SENTENCE_START = re.compile(r"(^|[.!?]\s+)([a-z])")
+_LONE_I = re.compile(r"\bi(?=\b(?!\.e))")
+_SPACES = re.compile(r"\s+")
+_SPACE_BEFORE_PUNCTUATION = re.compile(r"\s+([.,!?;:])(?=\s|$)")
+_REPEATED = re.compile(r"([!?.,])\1{2,}")
+_PLAIN = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "\u2026": "..."}
+)
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """A dialogue as training sees it: alternating ``(role, text)`` with role ``user`` or ``assistant``."""
+
+    id: str
+    turns: tuple[tuple[str, str], ...]
+
+
+def clean(text: str) -> str:
+    """Plain quotes, single spaces, capital at each sentence's start, "I" for "i", a mark at the end.
+
+    The corpora differ in case (one is all lower case); a small model should not spend its weights on that.
+    """
+    text = _SPACES.sub(" ", text.translate(_PLAIN)).strip()
+    text = text.encode("ascii", "ignore").decode()
+    text = _SPACE_BEFORE_PUNCTUATION.sub(r"\1", text)
+    text = _REPEATED.sub(r"\1\1\1", text)
+    text = _LONE_I.sub("I", text)
+    text = _SENTENCE_START.sub(lambda m: m[1] + m[2].upper(), text)
+    if text and text[-1].isalnum():
+        text += "."
+    return text
+
+
+def exchanged(id: str, turns: list[tuple[str, str]]) -> Exchanged:
+    """Clean the turns, drop empty and doubled ones, and join consecutive turns of one speaker."""
+    joined: list[tuple[str, str]] = []
+    for speaker, raw in turns:
+        role, text = ("user" if speaker == "seeker" else "assistant"), clean(raw)
+        if not text:
+            continue
+        if joined and joined[-1][0] == role:
+            if joined[-1][1] != text:
+                joined[-1] = (role, f"{joined[-1][1]} {text}")
+        else:
+            joined.append((role, text))
+    return Exchanged(id, tuple(joined))
+
+
+def read(corpora: Path, name: str) -> Iterator[Exchanged]:
+    with gzip.open(corpora / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            dialogue = exchanged(record["id"], [(t["speaker"], t["text"]) for t in record["turns"]])
+            if len(dialogue.turns) >= 2:
+                yield dialogue
+
+
+def split_key(dialogue: Exchanged) -> str:
+    """What decides the split: the opening message, so that two answers to one question stay on one side."""
+    return dialogue.turns[0][1].lower()[:80]
+
+
+def held_out(dialogue: Exchanged) -> bool:
+    digest = hashlib.sha256(split_key(dialogue).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 1000 < HELD_OUT_PER_MILLE
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
