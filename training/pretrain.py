@@ -137,7 +137,9 @@ def main() -> None:
     }
     data = training_rows(train, mixture, args.length, args.seed)
     steps = min(args.max_steps, len(data) // args.batch)
-    print(f"{steps} steps of {args.batch * args.length} tokens; vocabulary {len(tokenizer)}; device {device}", flush=True)
+    print(
+        f"{steps} steps of {args.batch * args.length} tokens; vocabulary {len(tokenizer)}; device {device}", flush=True
+    )
 
     # Model
     if args.init:
