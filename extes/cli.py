@@ -1,4 +1,4 @@
-"""The ``extes`` command. Each part of the project adds its own commands; heavy imports wait for the command that needs them.
+"""The ``extes`` command. Each part of the project adds its own; heavy imports wait for the command that needs them.
 
 Exit status: 0 done, 1 the work found something wrong (a check failed), 2 the call or its input was wrong.
 """
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
     args = parser().parse_args(argv)
     try:
-        return args.run(args)
+        return int(args.run(args))
     except (Problem, DialogueError) as error:
         print(f"extes: {error}", file=sys.stderr)
     except OSError as error:

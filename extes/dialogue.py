@@ -6,7 +6,8 @@ plain-text form of the seeds.
 Canonical form, one object a line::
 
     {"id": "seed/academic-stress/1", "scenario": "Academic Stress", "description": "...",
-     "turns": [{"speaker": "seeker", "text": "..."}, {"speaker": "supporter", "text": "...", "strategy": "Clarification"}],
+     "turns": [{"speaker": "seeker", "text": "..."},
+               {"speaker": "supporter", "text": "...", "strategy": "Clarification"}],
      "provenance": {"source": "seed", ...}}
 """
 
@@ -99,9 +100,8 @@ class Report:
         self.examples.setdefault(code, where)
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.source}: {self.items} items = {self.clean} clean + {self.repaired} repaired + {self.rejected} rejected"
-        ]
+        sums = f"{self.clean} clean + {self.repaired} repaired + {self.rejected} rejected"
+        lines = [f"{self.source}: {self.items} items = {sums}"]
         for title, counts in (("repaired", self.repairs), ("rejected", self.rejections)):
             lines += [f"  {title:9} {n:>7}  {code}  (first: {self.examples[code]})" for code, n in counts.most_common()]
         return "\n".join(lines)

@@ -5,6 +5,7 @@ Knows the rules a machine can check. That a dialogue is true to life, a reader h
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def dialogue_problems(dialogue: Dialogue) -> list[str]:
         problems.append(f"{len(turns)} turns, wanted {TURNS.start} to {TURNS.stop - 1}")
     if turns[0].speaker == "supporter" and turns[0].strategy != "Others":
         problems.append("a supporter who speaks first greets (Others)")
-    for n, (one, two) in enumerate(zip(turns, turns[1:], strict=False), 2):
+    for n, (one, two) in enumerate(itertools.pairwise(turns), 2):
         if one.speaker == two.speaker:
             problems.append(f"turn {n}: two {two.speaker} turns in a row")
     early = [t for t in turns if t.speaker == "supporter"][:UNDERSTANDING_TURNS]

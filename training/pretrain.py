@@ -25,8 +25,8 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from training import corpora  # noqa: E402
-from training.tokenizer import train_tokenizer  # noqa: E402
+from training import corpora
+from training.tokenizer import train_tokenizer
 
 IGNORED = -100
 
