@@ -1,0 +1,220 @@
+"""Arms on this machine: one copy of the base weights, any number of adapters over it.
+
+An engine owns a base model and one thread; everything that touches the weights happens on that thread, which gives each
+reply under way one token in turn, so that a long reply never holds up a short one. A base arm is the same weights with
+the adapters left out of the forward pass.
+
+Knows transformers and peft. Imports them only when an engine loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extes.arms.arm import ArmError, Messages, Piece, Sampling
+
+
+def weights_hash(folder: Path) -> str:
+    """12 hex digits over the files that decide what a model says, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@dataclass
+class _Job:
+    """One reply under way. ``step`` yields pieces; ``send`` hands a piece, an error or the end to the waiting side."""
+
+    step: Iterator[Piece]
+    send: Callable[[Piece | Exception | None], None]
+    cancelled: bool = False
+
+
+@dataclass
+class Engine:
+    """A base model, its tokenizer and its adapters: ``adapters`` maps a name to a folder or a Hub repository."""
+
+    base: str
+    adapters: dict[str, str] = field(default_factory=dict)
+    ready: bool = False
+    revisions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._jobs: list[_Job] = []
+        self._wake = threading.Condition()
+        self._loading = threading.Lock()
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    def load(self) -> None:
+        with self._loading:
+            if self.ready:
+                return
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            dtype = torch.bfloat16 if device == "cuda" else torch.float32
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self.base)
+                model: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype)
+                self.revisions[""] = _revision(self.base, model.config)
+                for name, path in self.adapters.items():
+                    from peft import PeftModel
+
+                    if isinstance(model, PeftModel):
+                        model.load_adapter(path, adapter_name=name)
+                    else:
+                        model = PeftModel.from_pretrained(model, path, adapter_name=name)
+                    self.revisions[name] = f"{self.revisions['']}+{_revision(path, None)}"
+            except (OSError, ValueError) as error:
+                raise ArmError(f"cannot load {self.base} with adapters {self.adapters}: {error}") from error
+            self._model = model.to(device).eval()
+            threading.Thread(target=self._run, name=f"engine {self.base}", daemon=True).start()
+            self.ready = True
+
+    def submit(self, job: _Job) -> None:
+        with self._wake:
+            self._jobs.append(job)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._jobs)
+                jobs = list(self._jobs)
+            for job in jobs:
+                outcome: Piece | Exception | None
+                try:
+                    outcome = None if job.cancelled else next(job.step, None)
+                except Exception as error:  # whatever the model raises ends this reply and no other
+                    outcome = error
+                try:
+                    job.send(outcome)
+                except RuntimeError:  # the event loop that waited for it is gone
+                    outcome = None
+                if not isinstance(outcome, Piece):
+                    with self._wake:
+                        self._jobs.remove(job)
+
+    def generate(
+        self, adapter: str, messages: Messages, sampling: Sampling, max_new_tokens: int, seed: int
+    ) -> Iterator[Piece]:
+        """Decode one reply, a token a step. Runs on the engine's thread only."""
+        import torch
+        from transformers import DynamicCache
+        from transformers.generation import logits_process as lp
+
+        model, tokenizer = self._model, self._tokenizer
+        ids = self._prompt(messages, max_new_tokens)
+        shapers: list[Any] = []
+        if sampling.repetition_penalty != 1.0:
+            shapers.append(lp.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if sampling.temperature > 0:
+            shapers.append(lp.TemperatureLogitsWarper(sampling.temperature))
+            if sampling.top_p < 1:
+                shapers.append(lp.TopPLogitsWarper(sampling.top_p))
+        rng = torch.Generator().manual_seed(seed)
+        cache, feed, emitted = DynamicCache(), ids, ""
+        new: list[int] = []
+        for _ in range(max_new_tokens):
+            with torch.inference_mode(), self._only(adapter):
+                logits = model(input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            logits = logits.float().cpu()
+            seen = torch.tensor([new], dtype=torch.long)
+            for shaper in shapers:
+                logits = shaper(seen, logits)
+            if sampling.temperature > 0:
+                token = int(torch.multinomial(logits.softmax(-1), 1, generator=rng))
+            else:
+                token = int(logits.argmax())
+            if token == tokenizer.eos_token_id:
+                yield Piece("", finish="stop")
+                return
+            new.append(token)
+            text = tokenizer.decode(new, skip_special_tokens=True)
+            whole = text if not text.endswith("\ufffd") else emitted
+            yield Piece(whole[len(emitted) :], tokens=1)
+            emitted = whole
+            feed = torch.tensor([[token]], device=model.device)
+        yield Piece("", finish="length")
+
+    def _prompt(self, messages: Messages, max_new_tokens: int) -> Any:
+        """Token ids, shape ``(1, n)``. Where they would overrun the context, the oldest exchanges are left out."""
+        room = int(self._model.config.max_position_embeddings) - max_new_tokens
+        kept = list(messages)
+        while True:
+            ids = self._tokenizer.apply_chat_template(
+                kept, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            )["input_ids"]
+            if ids.shape[1] <= room:
+                return ids.to(self._model.device)
+            start = 1 if kept[0]["role"] == "system" else 0
+            if len(kept) - start <= 1:
+                return ids[:, -room:].to(self._model.device)
+            del kept[start : start + 2]
+
+    def _only(self, adapter: str) -> Any:
+        if not self.adapters:
+            return nullcontext()
+        if not adapter:
+            return self._model.disable_adapter()
+        if self._model.active_adapter != adapter:
+            self._model.set_adapter(adapter)
+        return nullcontext()
+
+
+def _revision(source: str, config: Any) -> str:
+    """A hash of local weights, or the Hub commit that was loaded."""
+    if Path(source).is_dir():
+        return weights_hash(Path(source))
+    return f"{source}@{getattr(config, '_commit_hash', None) or 'unknown'}"
+
+
+@dataclass
+class LocalArm:
+    """An engine, one of its adapters (``""`` for the bare base) and a way of sampling."""
+
+    name: str
+    engine: Engine
+    adapter: str
+    sampling: Sampling
+    system_prompt: str = ""
+
+    @property
+    def revision(self) -> str:
+        return self.engine.revisions.get(self.adapter, "not loaded")
+
+    @property
+    def ready(self) -> bool:
+        return self.engine.ready
+
+    def load(self) -> None:
+        self.engine.load()
+
+    async def reply(self, messages: Messages, max_new_tokens: int, seed: int) -> AsyncIterator[Piece]:
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Piece | Exception | None]()
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+
+        def send(outcome: Piece | Exception | None) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, outcome)
+
+        step = self.engine.generate(self.adapter, [*system, *messages], self.sampling, max_new_tokens, seed)
+        job = _Job(step, send)
+        self.engine.submit(job)
+        try:
+            while (outcome := await queue.get()) is not None:
+                if isinstance(outcome, Exception):
+                    raise ArmError(f"arm {self.name}: {type(outcome).__name__}: {outcome}") from outcome
+                yield outcome
+        finally:
+            job.cancelled = True

@@ -1,0 +1,1 @@
+"""Safety: noticing a crisis in a seeker's message, and the human help to point to."""

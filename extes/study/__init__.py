@@ -1,0 +1,4 @@
+"""A study: its configuration, who compares what, what was said and rated, and the log that keeps it.
+
+Imports neither gradio nor torch.
+"""

@@ -1,0 +1,293 @@
+"""Conducting a study: opens, carries on and closes comparisons.
+
+Joins the study, the store and the arms. Every rule that protects raters or results is kept here and in the store, not
+in the page: a page, a script and a forged request go through the same three calls. Knows nothing of gradio.
+
+Both replies are awaited in full before a word of either is released, and are then released on one clock: how fast an
+arm is never shows. One reply that fails makes the whole comparison void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from extes import __version__, taxonomy
+from extes.arms.arm import Arm, ArmError
+from extes.safety.crisis import Screen, screen
+from extes.study import forms
+from extes.study.assignment import SIDES, Side, assign
+from extes.study.comparison import Comparison, fold
+from extes.study.config import Study
+from extes.study.forms import Refused
+from extes.study.store import Exists, Store, StoreError
+from extes.study.tidy import tidy
+
+log = logging.getLogger(__name__)
+
+STOPPED = {
+    "safety": "We stopped here because of what you wrote. You did nothing wrong, and what you wrote just now was not "
+    "kept. A person is better than any program for this: please look at the help lines.",
+    "arm_failed": "One of the two could not answer, so this comparison ends without a rating. "
+    "That is our fault, not yours. You can start another.",
+    "deadline": "The answers took too long, so this comparison ends without a rating. You can start another.",
+    "unsafe_reply": "One of the answers broke our safety rules, so this comparison ends without a rating. "
+    "You can start another.",
+}
+LOADING = "The models are still loading. Nothing is lost: please send your message again in a few seconds."
+UNHEALTHY = "Your answers cannot be stored safely just now, so we have stopped asking. Please come back later."
+
+
+@dataclass(frozen=True)
+class Reply:
+    text: str
+    revision: str
+    seed: int
+    tokens: int
+    seconds: float
+    finish: str | None
+
+
+class Failed(Exception):
+    """An exchange that cannot be completed. ``reason`` is a key of :data:`STOPPED`."""
+
+    def __init__(self, reason: str, side: Side | None, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.side, self.detail = reason, side, detail
+
+
+class Conduct:
+    """One study, one store, its arms."""
+
+    def __init__(self, study: Study, store: Store, arms: Mapping[str, Arm]) -> None:
+        self.study, self.store, self.arms = study, store, arms
+        self._screen: Screen = screen("en")
+        self._opening = asyncio.Lock()
+        self._answering: set[str] = set()
+        if not any(e.body["hash"] == study.hash for e in store.events(kind="study")):
+            store.append("study", {"hash": study.hash, "config": study.model_dump(mode="json"), "code": __version__})
+
+    @property
+    def ready(self) -> bool:
+        return all(arm.ready for arm in self.arms.values())
+
+    async def start(self, consent: Any) -> dict[str, Any]:
+        """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
+        given = forms.consent(consent)
+        if given.situation and self._screen(given.situation) == "crisis":
+            raise Refused(STOPPED["safety"])
+        token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
+        async with self._opening:
+            position = await self._kept(self.store.count, "opened", self.study.hash)
+            assignment = assign(
+                self.study.generation.seed,
+                position,
+                [arm.name for arm in self.study.arms],
+                [s.name for s in taxonomy.SCENARIOS],
+            )
+            source = "drawn"
+            if given.situation:
+                source = "chosen" if given.situation in taxonomy.SCENARIO else "own"
+            situation = given.situation or assignment.scenario
+            body = {
+                "study": self.study.hash,
+                "study_name": self.study.name,
+                "study_version": self.study.version,
+                "code": __version__,
+                "rater": self.store.pseudonym("rater", rater),
+                "consent": {"hash": self.study.consent_hash, "publish_transcript": given.publish_transcript},
+                "scenario": {"source": source, "text": situation},
+                "assignment": {
+                    "position": assignment.position,
+                    "block": assignment.block,
+                    "sides": assignment.arms,
+                    "probability": assignment.probability,
+                },
+                "screen": self._screen.version,
+            }
+            await self._kept(self.store.append, "opened", body, comparison_id(token))
+        return {"comparison": token, "rater": rater} | self._open_view(situation)
+
+    def _open_view(self, situation: str) -> dict[str, Any]:
+        known = taxonomy.SCENARIO.get(situation)
+        return {
+            "scenario": situation,
+            "scenario_definition": known.definition if known else "",
+            "minimum_exchanges": self.study.minimum_exchanges,
+            "maximum_exchanges": self.study.maximum_exchanges,
+            "criteria": [c.model_dump(mode="json") for c in self.study.criteria],
+        }
+
+    async def view(self, token: Any) -> dict[str, Any]:
+        """What a page that was reloaded needs to go on: situation, state and what was said. Raises :class:`Refused`."""
+        comparison = await self._find(token)
+        return {
+            **self._open_view(comparison.opened["scenario"]["text"]),
+            "state": comparison.state,
+            "exchanges": [{"message": e.message, **e.replies} for e in comparison.exchanges],
+        }
+
+    async def say(self, token: Any, message: Any) -> AsyncIterator[dict[str, Any]]:
+        """Send one message to both sides and release both replies. Raises :class:`Refused`; then nothing was stored.
+
+        Yields ``{"a", "b", "finished"}``; the last may carry ``stopped`` (a reason and a text) or ``concern``.
+        """
+        comparison = await self._find(token)
+        text = forms.message(message, self.study)
+        if comparison.state != "open":
+            raise Refused("This comparison is closed. Please start another.")
+        if len(comparison.exchanges) >= self.study.maximum_exchanges:
+            raise Refused("That was the last message of this comparison. Please rate it now.")
+        level = self._screen(text)
+        if level == "crisis":
+            await self._void(comparison, "safety", {"screen": self._screen.version})
+            yield _stopped("safety")
+            return
+        if not self.ready:
+            raise Refused(LOADING)
+        if comparison.id in self._answering:
+            raise Refused("The last message is still being answered. Please wait a moment.")
+        self._answering.add(comparison.id)
+        try:
+            yield {"a": "", "b": "", "finished": False}
+            number = len(comparison.exchanges) + 1
+            try:
+                replies = await self._both(comparison, text, number)
+            except Failed as failure:
+                log.warning("comparison %s is void: %s", comparison.id, failure.detail)
+                await self._void(comparison, failure.reason, {"side": failure.side, "detail": failure.detail})
+                yield _stopped(failure.reason)
+                return
+            details = {
+                side: {k: v for k, v in asdict(reply).items() if k != "text"} | {"arm": comparison.sides[side]}
+                for side, reply in replies.items()
+            }
+            body = {"message": text, "replies": {s: r.text for s, r in replies.items()}, "details": details}
+            try:
+                await self._kept(self.store.append, "exchanged", body, comparison.id, number)
+            except Exists:
+                raise Refused("This message was already answered. Please reload the page.") from None
+            concern = {"concern": True} if level == "concern" else {}
+            async for frame in self._release(replies):
+                yield frame | concern
+        finally:
+            self._answering.discard(comparison.id)
+
+    async def rate(self, token: Any, rating: Any) -> dict[str, Any]:
+        """Keep a rating; returns its receipt once it is on disk, and the reveal if the study allows.
+
+        A comparison has one rating: asking again returns the same receipt. Raises :class:`Refused`.
+        """
+        comparison = await self._find(token)
+        if comparison.state == "open":
+            if (said := len(comparison.exchanges)) < self.study.minimum_exchanges:
+                left = self.study.minimum_exchanges - said
+                raise Refused(f"Please exchange at least {left} more message{'s' if left > 1 else ''} before rating.")
+            if comparison.id in self._answering:
+                raise Refused("The last message is still being answered. Please wait a moment.")
+            given = forms.rating(rating, self.study)
+            receipt = self._receipt(comparison)
+            body = {
+                "answers": given.answers,
+                "comment": given.comment,
+                "exchanges": said,
+                "receipt_hash": hashlib.sha256(receipt.encode()).hexdigest(),
+            }
+            try:
+                await self._kept(self.store.append, "rated", body, comparison.id)
+            except Exists:
+                log.info("comparison %s was rated by a request beside this one", comparison.id)
+        elif comparison.state != "rated":
+            raise Refused("This comparison ended without a rating. Please start another.")
+        reveal = {s: self.study.arm(a).label for s, a in comparison.sides.items()} if self.study.reveal else None
+        return {"receipt": self._receipt(comparison), "reveal": reveal}
+
+    async def _find(self, token: Any) -> Comparison:
+        known = None
+        if isinstance(token, str) and 0 < len(token) <= 100:
+            known = fold(await self._kept(lambda: list(self.store.events(comparison=comparison_id(token)))))
+        if known is None:
+            raise Refused("This comparison is not known here. Please start a new one.")
+        if known.opened["study"] != self.study.hash:
+            raise Refused("The study has changed since this comparison began. Please start a new one.")
+        return known
+
+    async def _both(self, comparison: Comparison, text: str, number: int) -> dict[Side, Reply]:
+        """Both replies, or :class:`Failed`. The sides run at once and share one deadline."""
+        tasks = {side: asyncio.create_task(self._reply(comparison, side, text, number)) for side in SIDES}
+        try:
+            async with asyncio.timeout(self.study.generation.deadline_seconds):
+                await asyncio.gather(*tasks.values())
+        except TimeoutError as error:
+            late = [side for side in SIDES if not tasks[side].done() or tasks[side].cancelled()]
+            raise Failed("deadline", late[0] if len(late) == 1 else None, f"no reply from {late} in time") from error
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        return {side: tasks[side].result() for side in SIDES}
+
+    async def _reply(self, comparison: Comparison, side: Side, text: str, number: int) -> Reply:
+        arm = self.arms[comparison.sides[side]]
+        digest = hashlib.sha256(f"{self.study.generation.seed}/{comparison.id}/{number}/{arm.name}".encode()).digest()
+        seed = int.from_bytes(digest[:6], "big")
+        messages = [*comparison.history(side), {"role": "user", "content": text}]
+        parts, tokens, finish, began = [], 0, None, time.monotonic()
+        try:
+            async for piece in arm.reply(messages, self.study.generation.max_new_tokens, seed):
+                parts.append(piece.text)
+                tokens += piece.tokens
+                finish = piece.finish or finish
+        except ArmError as error:
+            raise Failed("arm_failed", side, str(error)) from error
+        said = tidy("".join(parts), finish)
+        if not said:
+            raise Failed("arm_failed", side, f"arm {arm.name} said nothing")
+        if self._screen.harmful(said):
+            raise Failed("unsafe_reply", side, f"arm {arm.name} said something harmful")
+        return Reply(said, arm.revision, seed, tokens, round(time.monotonic() - began, 3), finish)
+
+    async def _release(self, replies: dict[Side, Reply]) -> AsyncIterator[dict[str, Any]]:
+        """Frames of both replies, one word of each a beat."""
+        pace = self.study.generation.words_per_second
+        if pace:
+            words = {side: replies[side].text.split(" ") for side in SIDES}
+            for n in itertools.count(1):
+                if all(n >= len(words[side]) for side in SIDES):
+                    break
+                yield {side: " ".join(words[side][:n]) for side in SIDES} | {"finished": False}
+                await asyncio.sleep(1 / pace)
+        yield {side: replies[side].text for side in SIDES} | {"finished": True}
+
+    async def _void(self, comparison: Comparison, reason: str, more: dict[str, Any]) -> None:
+        try:
+            await self._kept(self.store.append, "voided", {"reason": reason} | more, comparison.id)
+        except Exists:
+            log.info("comparison %s was void already", comparison.id)
+
+    async def _kept(self, call: Any, *args: Any) -> Any:
+        """Run a call of the store off the event loop; an unhealthy store is told to the rater, not hidden."""
+        try:
+            return await asyncio.to_thread(call, *args)
+        except StoreError as error:
+            log.error("%s", error)
+            raise Refused(UNHEALTHY) from error
+
+    def _receipt(self, comparison: Comparison) -> str:
+        code = self.store.pseudonym("receipt", comparison.id)[:16].upper()
+        return "-".join(code[i : i + 4] for i in range(0, 16, 4))
+
+
+def comparison_id(token: str) -> str:
+    """What is stored of a token: enough to find its comparison, too little to act on it."""
+    return hashlib.sha256(token.encode()).hexdigest()[:24]
+
+
+def _stopped(reason: str) -> dict[str, Any]:
+    return {"a": "", "b": "", "finished": True, "stopped": {"reason": reason, "text": STOPPED[reason]}}

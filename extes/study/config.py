@@ -1,0 +1,198 @@
+"""A study as configured: read from TOML, validated, hashed.
+
+A plain value: reading it loads no model and opens no store. Anything wrong with the file is a :class:`StudyError` that
+names the file, the line and the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from extes.safety import help as help_lines
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Answer = Literal["a", "tie", "b", "both_bad", "cant_judge"]
+
+
+class StudyError(Exception):
+    """A study file that cannot be used. The text names file, line and reason."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sampling(_Strict):
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(0.9, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=1, le=2)
+
+
+class ArmConfig(_Strict):
+    """One system. ``kind`` decides which of the other keys it needs; ``label`` is shown on reveal."""
+
+    name: Name
+    label: str = Field(min_length=1)
+    kind: Literal["local", "remote", "scripted"]
+    base: str = ""
+    adapter: str = ""
+    base_url: str = ""
+    model: str = ""
+    api_key_variable: str = "OPENAI_API_KEY"
+    replies: tuple[str, ...] = ()
+    delay: float = Field(0.0, ge=0)
+    system_prompt: str = ""
+    sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> ArmConfig:
+        needed = {"local": ("base",), "remote": ("base_url", "model"), "scripted": ("replies",)}[self.kind]
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f'an arm of kind "{self.kind}" needs "{key}"')
+        return self
+
+
+class Criterion(_Strict):
+    name: Name
+    label: str
+    definition: str
+    answers: tuple[Answer, ...] = ("a", "tie", "b")
+
+
+class Generation(_Strict):
+    """The same for every arm: what a reply may cost and how it is released."""
+
+    max_new_tokens: int = Field(80, ge=1, le=4096)
+    deadline_seconds: float = Field(60, gt=0, description="for both replies together; past it the comparison is void")
+    words_per_second: float = Field(12, ge=0, description="the clock of release; 0 releases whole replies")
+    seed: int = 0
+
+
+class Study(_Strict):
+    """The whole study. ``text`` fields come from files beside the study file."""
+
+    name: Name
+    version: str
+    title: str
+    language: str = "en"
+    minimum_exchanges: int = Field(3, ge=1, le=50)
+    maximum_exchanges: int = Field(12, ge=1, le=50)
+    max_message_chars: int = Field(2000, ge=1, le=100_000)
+    max_comment_chars: int = Field(2000, ge=0, le=100_000)
+    reveal: bool = True
+    results: Literal["hidden", "open"] = "hidden"
+    chat: str = ""
+    consent: str
+    help: str = ""
+    generation: Generation = Generation()
+    criteria: tuple[Criterion, ...] = Field(min_length=1)
+    arms: tuple[ArmConfig, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Study:
+        names = [arm.name for arm in self.arms]
+        for kind, given in (("arms", names), ("criteria", [c.name for c in self.criteria])):
+            for name in given:
+                if given.count(name) > 1:
+                    raise ValueError(f'two {kind} are called "{name}"')
+        if self.chat and self.chat not in names:
+            raise ValueError(f'chat names the arm "{self.chat}", which is not among {", ".join(names)}')
+        if self.maximum_exchanges < self.minimum_exchanges:
+            raise ValueError("maximum_exchanges is below minimum_exchanges")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over everything the study says, its consent and help texts included."""
+        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    @property
+    def consent_hash(self) -> str:
+        return hashlib.sha256(self.consent.encode()).hexdigest()[:16]
+
+    @property
+    def help_lines(self) -> help_lines.Help:
+        return help_lines.parse(self.help)
+
+    def arm(self, name: str) -> ArmConfig:
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def load(path: Path) -> Study:
+    """Read a study file. ``consent`` and ``help`` name files relative to it; without ``help``, the project's own."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path}: cannot read the study file ({error.strerror}); EXTES_STUDY names it") from error
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: the study file is not UTF-8 text ({error.reason})") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML: {error}") from error
+
+    for key in ("consent", "help"):
+        if isinstance(data.get(key), str):
+            try:
+                data[key] = (path.parent / data[key]).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                where = _line(text, (key,))
+                raise StudyError(f'{path}, line {where}: cannot read "{key}" = {data[key]!r} ({error})') from error
+    if "help" not in data:
+        data["help"] = (files("extes") / "resources" / "help_lines.toml").read_text(encoding="utf-8")
+    try:
+        help_lines.parse(str(data["help"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}, line {_line(text, ('help',))}: the help-line file is malformed: {error}") from error
+
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        raise StudyError("\n".join(_explain(path, text, problem) for problem in error.errors())) from error
+
+
+def _explain(path: Path, text: str, problem: object) -> str:
+    assert isinstance(problem, dict)
+    keys: tuple[str | int, ...] = problem["loc"]
+    dotted = ".".join(str(k + 1) if isinstance(k, int) else k for k in keys) or "the study"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such key; check its spelling"
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{path}, line {_line(text, keys)}: {dotted}: {message}{shown}"
+
+
+def _line(text: str, keys: tuple[str | int, ...]) -> int:
+    """The line on which the value at ``keys`` begins; the closest enclosing table's if it is not there."""
+    wanted = list(keys)
+    table: list[str | int] = []
+    counts: dict[str, int] = {}
+    best, depth = 1, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if match := re.match(r"\[\[\s*([\w.]+)\s*\]\]", line):
+            counts[match[1]] = counts.get(match[1], -1) + 1
+            table = [match[1], counts[match[1]]]
+            here = table
+        elif match := re.match(r"\[\s*([\w.]+)\s*\]", line):
+            parts = match[1].split(".")
+            table = [parts[0], counts[parts[0]], *parts[1:]] if parts[0] in counts else list(parts)
+            here = table
+        elif match := re.match(r"([\w]+)\s*=", line):
+            here = [*table, match[1]]
+        else:
+            continue
+        if here == wanted[: len(here)] and len(here) > depth:
+            best, depth = number, len(here)
+    return best
