@@ -29,20 +29,9 @@ from extes.study.config import Study
 from extes.study.forms import Refused
 from extes.study.store import Exists, Store, StoreError
 from extes.study.tidy import tidy
+from extes.texts import texts
 
 log = logging.getLogger(__name__)
-
-STOPPED = {
-    "safety": "We stopped here because of what you wrote. You did nothing wrong, and what you wrote just now was not "
-    "kept. A person is better than any program for this: please look at the help lines.",
-    "arm_failed": "One of the two could not answer, so this comparison ends without a rating. "
-    "That is our fault, not yours. You can start another.",
-    "deadline": "The answers took too long, so this comparison ends without a rating. You can start another.",
-    "unsafe_reply": "One of the answers broke our safety rules, so this comparison ends without a rating. "
-    "You can start another.",
-}
-LOADING = "The models are still loading. Nothing is lost: please send your message again in a few seconds."
-UNHEALTHY = "Your answers cannot be stored safely just now, so we have stopped asking. Please come back later."
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Reply:
 
 
 class Failed(Exception):
-    """An exchange that cannot be completed. ``reason`` is a key of :data:`STOPPED`."""
+    """An exchange that cannot be completed. ``reason`` is a key of the texts' ``stopped``."""
 
     def __init__(self, reason: str, side: Side | None, detail: str) -> None:
         super().__init__(detail)
@@ -82,7 +71,7 @@ class Conduct:
         """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
         given = forms.consent(consent)
         if given.situation and self._screen(given.situation) == "crisis":
-            raise Refused(STOPPED["safety"])
+            raise Refused(texts()["stopped"]["safety"])
         token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
         async with self._opening:
             position = await self._kept(self.store.count, "opened", self.study.hash)
@@ -151,7 +140,7 @@ class Conduct:
             yield _stopped("safety")
             return
         if not self.ready:
-            raise Refused(LOADING)
+            raise Refused(texts()["problem"]["loading"])
         if comparison.id in self._answering:
             raise Refused("The last message is still being answered. Please wait a moment.")
         self._answering.add(comparison.id)
@@ -277,7 +266,7 @@ class Conduct:
             return await asyncio.to_thread(call, *args)
         except StoreError as error:
             log.error("%s", error)
-            raise Refused(UNHEALTHY) from error
+            raise Refused(texts()["problem"]["unhealthy"]) from error
 
     def _receipt(self, comparison: Comparison) -> str:
         code = self.store.pseudonym("receipt", comparison.id)[:16].upper()
@@ -290,4 +279,4 @@ def comparison_id(token: str) -> str:
 
 
 def _stopped(reason: str) -> dict[str, Any]:
-    return {"a": "", "b": "", "finished": True, "stopped": {"reason": reason, "text": STOPPED[reason]}}
+    return {"a": "", "b": "", "finished": True, "stopped": {"reason": reason, "text": texts()["stopped"][reason]}}

@@ -55,7 +55,7 @@ class Exists(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. ``body`` is JSON; ``hash`` covers this event and, through its predecessor's, all before."""
+    """One thing that happened. ``hash`` covers this event and, through its predecessor's, all before it."""
 
     seq: int
     id: str

@@ -1,0 +1,172 @@
+"""The Compare page: consent, conversation with both sides, rating, receipt.
+
+Holds no truth: the token names the comparison, and every step asks :class:`Conduct`. What the browser keeps between
+visits is that token alone, and only after consent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from extes import taxonomy
+from extes.portal import html
+from extes.portal.api import refusal
+from extes.study.conduct import Conduct
+from extes.study.forms import Refused
+from extes.texts import texts
+
+ANSWERS = {"a": "A", "tie": "No difference", "b": "B", "both_bad": "Both are bad", "cant_judge": "I can't judge"}
+DRAWN, CHOSEN, OWN = "Give me one", "Let me choose", "My own"
+
+
+def page(conduct: Conduct, demo: gr.Blocks) -> None:
+    study, words = conduct.study, texts()["compare"]
+
+    saved = gr.BrowserState(None, storage_key="extes", secret="extes")
+    token = gr.State(None)
+    said = gr.State([])
+
+    with gr.Column() as consent_part:
+        gr.Markdown(words["intro"])
+        gr.Markdown(study.consent)
+        way = gr.Radio([DRAWN, CHOSEN, OWN], value=DRAWN, label="Which situation do you want to write about?")
+        chosen = gr.Dropdown(
+            [s.name for s in taxonomy.SCENARIOS], value=None, label="Situation", visible=False, filterable=False
+        )
+        own = gr.Textbox(label="Your situation, in a few words", max_length=300, visible=False)
+        agreed = gr.Checkbox(label="I have read this and I agree to take part.")
+        of_age = gr.Checkbox(label="I am 18 or older.")
+        publish = gr.Checkbox(label="My conversation may be published with the ratings (you can leave this out).")
+        begin = gr.Button("Begin", variant="primary", size="lg")
+
+    with gr.Column(visible=False) as talk_part:
+        situation = gr.HTML()
+        thread = gr.HTML()
+        message = gr.Textbox(
+            placeholder=words["placeholder"],
+            show_label=False,
+            label="Your message",
+            submit_btn=True,
+            max_length=study.max_message_chars,
+            lines=1,
+            max_lines=6,
+        )
+        progress = gr.Markdown(elem_classes="progress")
+
+    with gr.Column(visible=False) as rating_part:
+        gr.Markdown("### Your rating")
+        answers = [
+            gr.Radio([(ANSWERS[a], a) for a in c.answers], label=c.label, info=c.definition) for c in study.criteria
+        ]
+        comment = gr.Textbox(
+            label="Anything else? (you can leave this out)", lines=2, max_length=study.max_comment_chars
+        )
+        send = gr.Button("Send my rating", variant="primary", size="lg")
+
+    end = gr.HTML(visible=False)
+    again = gr.Button("Start another", visible=False)
+
+    parts = [consent_part, talk_part, rating_part, end, again]
+
+    def show(*visible: Any, note: str | None = None) -> list[Any]:
+        shown = [gr.update(visible=part in visible) for part in parts]
+        if note is not None:
+            shown[3] = gr.update(value=note, visible=True)
+        return shown
+
+    def talking(view: dict[str, Any], exchanges: list[dict[str, Any]], note: str = "") -> list[Any]:
+        """Updates of situation, thread, message, progress and parts for an open comparison."""
+        left = view["minimum_exchanges"] - len(exchanges)
+        full = len(exchanges) >= view["maximum_exchanges"]
+        step = words["more"].format(left) if left > 0 else words["last"] if full else words["enough"]
+        visible = (talk_part, rating_part) if left <= 0 else (talk_part,)
+        return [
+            html.situation(view["scenario"], view["scenario_definition"]),
+            html.thread(exchanges),
+            gr.update(value="", interactive=not full),
+            f"{note} {step}".strip(),
+            *show(*visible),
+        ]
+
+    spoken = [situation, thread, message, progress, *parts]
+
+    async def on_begin(
+        way: str, chosen: str | None, own: str, agreed: bool, of_age: bool, publish: bool, kept: Any
+    ) -> Any:
+        wanted = {DRAWN: None, CHOSEN: chosen, OWN: own}[way]
+        if way != DRAWN and not (wanted or "").strip():
+            raise gr.Error("Please name the situation, or let us give you one.", print_exception=False, title="")
+        rater = kept.get("rater") if isinstance(kept, dict) else None
+        form = {"agreed": agreed, "of_age": of_age, "publish_transcript": publish, "scenario": wanted, "rater": rater}
+        try:
+            opened = await conduct.start(form)
+        except Refused as error:
+            raise refusal(error) from None
+        keep = {"comparison": opened["comparison"], "rater": opened["rater"]}
+        return [keep, opened["comparison"], [], *talking(opened, []), *([gr.update(value=None)] * len(answers)), ""]
+
+    async def on_message(token: str, text: str, said: list[dict[str, Any]]) -> AsyncIterator[Any]:
+        unchanged = [gr.skip()] * len(spoken)
+        try:
+            async for frame in conduct.say(token, text):
+                now = {"message": text.strip(), **frame}
+                if "stopped" in frame:
+                    note = html.stopped(frame["stopped"]["text"])
+                    yield [said, *unchanged[:4], *show(end, again, note=note)]
+                    return
+                if not frame["finished"]:
+                    shown = html.thread(said, now)
+                    waiting = "" if frame["a"] or frame["b"] else words["thinking"]
+                    yield [said, gr.skip(), shown, gr.update(value="", interactive=False), waiting, *unchanged[4:]]
+                    continue
+                said = [*said, now]
+                view = await conduct.view(token)
+                yield [said, *talking(view, said, words["concern"] if frame.get("concern") else "")]
+        except Refused as error:
+            raise refusal(error) from None
+
+    async def on_rate(token: str, comment: str, *given: str | None) -> Any:
+        form = {
+            "answers": {c.name: g for c, g in zip(study.criteria, given, strict=True) if g is not None},
+            "comment": comment,
+        }
+        try:
+            kept = await conduct.rate(token, form)
+        except Refused as error:
+            raise refusal(error) from None
+        return [*show(end, again, note=html.receipt(kept["receipt"], kept["reveal"]))]
+
+    async def on_load(kept: Any) -> Any:
+        """Go on with a comparison that a reload or a restart interrupted."""
+        nothing = [gr.skip()] * (2 + len(spoken))
+        if not isinstance(kept, dict) or not kept.get("comparison"):
+            return nothing
+        try:
+            view = await conduct.view(kept["comparison"])
+        except Refused:
+            return nothing
+        if view["state"] != "open":
+            return nothing
+        return [kept["comparison"], view["exchanges"], *talking(view, view["exchanges"], words["resumed"])]
+
+    def on_again() -> Any:
+        return [None, [], *show(consent_part)]
+
+    def on_way(way: str) -> Any:
+        return gr.update(visible=way == CHOSEN), gr.update(visible=way == OWN)
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
+    way.change(on_way, way, [chosen, own], queue=False, **quiet)
+    begin.click(
+        on_begin,
+        [way, chosen, own, agreed, of_age, publish, saved],
+        [saved, token, said, *spoken, *answers, comment],
+        **quiet,
+    )
+    message.submit(on_message, [token, message, said], [said, *spoken], trigger_mode="once", **quiet)
+    send.click(on_rate, [token, comment, *answers], parts, trigger_mode="once", **quiet)
+    again.click(on_again, None, [token, said, *parts], **quiet)
+    demo.load(on_load, saved, [token, said, *spoken], **quiet)
