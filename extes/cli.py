@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from extes import __version__
+from extes.study import commands as ratings
 
 
 class Problem(Exception):
@@ -22,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _seeds(commands)
     _dialogues(commands)
+    ratings.add_commands(commands)
     return top
 
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import gradio as gr
+from gradio.events import api
 
 from extes.portal.talk import talk
 from extes.study.conduct import Conduct
@@ -54,8 +55,8 @@ def add_api(conduct: Conduct) -> None:
         except Refused as error:
             raise refusal(error) from None
 
-    gr.api(start, api_name="start", concurrency_limit=None)
-    gr.api(say, api_name="say", concurrency_limit=None)
-    gr.api(rate, api_name="rate", concurrency_limit=None)
+    api(start, api_name="start", concurrency_limit=None)
+    api(say, api_name="say", concurrency_limit=None)
+    api(rate, api_name="rate", concurrency_limit=None)
     if conduct.study.chat:
-        gr.api(chat, api_name="chat", concurrency_limit=None)
+        api(chat, api_name="chat", concurrency_limit=None)

@@ -7,10 +7,12 @@ footer, no tunnel, no fonts from elsewhere; page handlers are private and named 
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+from gradio.components.navbar import Navbar
 
 from extes.portal import chat, compare, html, results
 from extes.portal.api import add_api
@@ -31,6 +33,7 @@ def build(conduct: Conduct) -> gr.Blocks:
         pages.insert(0, (words["chat"]["title"], lambda demo: chat.page(conduct)))
 
     (first, make_first), *others = pages
+    demo: gr.Blocks
     with gr.Blocks(title=f"{conduct.study.title} - ExTES Portal", analytics_enabled=False) as demo:
         _frame(conduct, demo, first)
         make_first(demo)
@@ -45,9 +48,10 @@ def build(conduct: Conduct) -> gr.Blocks:
 
 def _frame(conduct: Conduct, demo: gr.Blocks, first: str) -> None:
     """What every page begins with: navigation, help, notice."""
-    gr.Navbar(main_page_name=first)
-    gr.HTML(html.help_box(conduct.study.help_lines), elem_classes="help-frame")
-    state = gr.HTML(html.notice(conduct.ready))
+    Navbar(main_page_name=first)
+    gr.HTML(f"<h1>{escape(conduct.study.title)}</h1>", elem_classes="page-title", padding=False)
+    gr.HTML(html.help_box(conduct.study.help_lines), elem_classes="help-frame", padding=False)
+    state = gr.HTML(html.notice(conduct.ready), padding=False)
     timer = gr.Timer(2, active=not conduct.ready)
 
     def on_tick() -> Any:
@@ -56,6 +60,28 @@ def _frame(conduct: Conduct, demo: gr.Blocks, first: str) -> None:
     quiet: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
     timer.tick(on_tick, None, [state, timer], **quiet)
     demo.load(on_tick, None, [state, timer], **quiet)
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's Soft theme with the fonts of the device, and contrast enough to read (4.5 to 1) and to see a box."""
+    return gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        input_border_color="*neutral_400",
+        input_border_color_dark="*neutral_500",
+        input_border_width="1px",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_300",
+        checkbox_border_width="1px",
+        checkbox_label_border_width="1px",
+        checkbox_label_border_color="*neutral_300",
+        checkbox_label_border_color_dark="*neutral_600",
+        button_secondary_border_color="*neutral_400",
+    )
 
 
 def launch(demo: gr.Blocks, **options: Any) -> str:
@@ -70,7 +96,7 @@ def launch(demo: gr.Blocks, **options: Any) -> str:
         pwa=False,
         ssr_mode=False,
         show_error=False,
-        theme=gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+        theme=_theme(),
         css=(files("extes") / "portal" / "style.css").read_text(encoding="utf-8"),
         **options,
     )

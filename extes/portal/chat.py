@@ -26,7 +26,7 @@ def page(conduct: Conduct) -> None:
     gr.Markdown(words["intro"])
     chatbot = gr.Chatbot(
         show_label=False,
-        height="min(60vh, 34rem)",
+        height="clamp(14rem, calc(100dvh - 26rem), 40rem)",
         placeholder=words["placeholder"],
         buttons=["copy"],
         sanitize_html=True,

@@ -43,8 +43,8 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         begin = gr.Button("Begin", variant="primary", size="lg")
 
     with gr.Column(visible=False) as talk_part:
-        situation = gr.HTML()
-        thread = gr.HTML()
+        situation = gr.HTML(padding=False)
+        thread = gr.HTML(padding=False)
         message = gr.Textbox(
             placeholder=words["placeholder"],
             show_label=False,
@@ -66,7 +66,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         )
         send = gr.Button("Send my rating", variant="primary", size="lg")
 
-    end = gr.HTML(visible=False)
+    end = gr.HTML(visible=False, padding=False)
     again = gr.Button("Start another", visible=False)
 
     parts = [consent_part, talk_part, rating_part, end, again]

@@ -35,7 +35,8 @@ def notice(ready: bool) -> str:
 
 def situation(name: str, definition: str) -> str:
     body = f"<br>{escape(definition)}" if definition else ""
-    return f'<div class="situation"><b>{escape(name)}</b>{body}<br><small>{escape(texts()["compare"]["task"])}</small></div>'
+    task = escape(texts()["compare"]["task"])
+    return f'<div class="situation"><b>{escape(name)}</b>{body}<br><small>{task}</small></div>'
 
 
 def thread(exchanges: Sequence[Mapping[str, Any]], now: Mapping[str, Any] | None = None) -> str:
@@ -90,9 +91,7 @@ def results(tallies: Sequence[Tally], labels: Mapping[str, str], criteria: Mappi
             "<th>Criterion</th><th>Wins</th><th>Ties</th><th>Losses</th><th>Neither</th><th></th></tr></thead>"
             f"<tbody>{rows}</tbody></table>"
         )
-    return (
-        f'<div class="results"><p>{n} rating{"s" if n != 1 else ""}, counted as they stand.</p>{"".join(tables)}</div>'
-    )
+    return f'<div class="results"><p>{n} rating{"s" if n != 1 else ""}, plain counts.</p>{"".join(tables)}</div>'
 
 
 def _row(t: Tally, criteria: Mapping[str, str]) -> str:
@@ -100,4 +99,5 @@ def _row(t: Tally, criteria: Mapping[str, str]) -> str:
     parts = (("win", t.win), ("tie", t.tie), ("loss", t.loss))
     bar = "".join(f'<span class="{kind}" style="width:{100 * n / total:.1f}%"></span>' for kind, n in parts)
     cells = "".join(f"<td>{n}</td>" for n in (t.win, t.tie, t.loss, sum(t.other.values())))
-    return f'<tr><td>{escape(criteria[t.criterion])}</td>{cells}<td><div class="bar" aria-hidden="true">{bar}</div></td></tr>'
+    bars = f'<td><div class="bar" aria-hidden="true">{bar}</div></td>'
+    return f"<tr><td>{escape(criteria[t.criterion])}</td>{cells}{bars}</tr>"

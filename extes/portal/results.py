@@ -16,7 +16,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
     if study.results != "open":
         gr.Markdown(texts()["results"]["hidden"])
         return
-    shown = gr.HTML()
+    shown = gr.HTML(padding=False)
 
     def on_load() -> str:
         rated = [c for c in fold_all(conduct.store.events()) if c.state == "rated" and c.opened["study"] == study.hash]

@@ -94,8 +94,8 @@ class Study(_Strict):
     consent: str
     help: str = ""
     generation: Generation = Generation()
-    criteria: tuple[Criterion, ...] = Field(min_length=1)
-    arms: tuple[ArmConfig, ...] = Field(min_length=2)
+    criteria: tuple[Criterion, ...]
+    arms: tuple[ArmConfig, ...]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
@@ -104,6 +104,8 @@ class Study(_Strict):
             for name in given:
                 if given.count(name) > 1:
                     raise ValueError(f'two {kind} are called "{name}"')
+        if len(self.arms) < 2 or not self.criteria:
+            raise ValueError("a study compares two [[arms]] or more by one of [[criteria]] or more")
         if self.chat and self.chat not in names:
             raise ValueError(f'chat names the arm "{self.chat}", which is not among {", ".join(names)}')
         if self.maximum_exchanges < self.minimum_exchanges:

@@ -11,7 +11,7 @@ import re
 from extes.arms.arm import Finish
 
 _REASONING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|$)", re.S | re.I)
-_MARKS = re.compile(r"(?m)^\s{0,3}(#{1,6}\s+|>\s?|[-*+]\s+)|(\*\*|__|`{1,3})|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
+_MARKS = re.compile(r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+)|(\*\*|__|`{1,3})|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
 _LABEL = re.compile(r"^\s*(?:\[[A-Z][\w &'/-]{2,40}\]\s*|(?:assistant|supporter|ai|user|seeker)\s*:\s*)", re.I)
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 _LINES = re.compile(r"\s*\n\s*\n\s*")
@@ -23,7 +23,7 @@ def tidy(text: str, finish: Finish | None) -> str:
     text = _LABEL.sub("", _MARKS.sub("", text))
     paragraphs = [" ".join(p.split()) for p in _LINES.split(text.strip())]
     text = "\n\n".join(p for p in paragraphs if p)
-    if finish == "length":
+    if finish == "length" and text:
         ends = [m.end() for m in _SENTENCE_END.finditer(text)]
         text = text[: ends[-1]] if ends else text + "..."
     return text

@@ -1,0 +1,140 @@
+"""Shared by all tests: a scripted study, and the portal as a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STUDY = """
+name = "rehearsal"
+version = "1"
+title = "Rehearsal"
+minimum_exchanges = 3
+maximum_exchanges = 6
+reveal = true
+results = "open"
+chat = "warm_7b_arm"
+consent = "consent.md"
+
+[generation]
+words_per_second = 0
+deadline_seconds = 5
+seed = 7
+
+[[criteria]]
+name = "fluency"
+label = "Fluency"
+definition = "Whose messages were more fluent?"
+
+[[criteria]]
+name = "overall"
+label = "Overall"
+definition = "Whose support do you prefer?"
+answers = ["a", "tie", "b", "both_bad", "cant_judge"]
+
+[[arms]]
+name = "warm_7b_arm"
+label = "The warm provider"
+kind = "scripted"
+replies = ["That was a long day to carry alone. What was the worst hour of it?"]
+
+[[arms]]
+name = "cold_13b_arm"
+label = "The cold provider"
+kind = "scripted"
+replies = ["I see. Try sleeping more."]
+"""
+
+
+def write_study(folder: Path, text: str = STUDY, consent: str = "We keep what you write.") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "consent.md").write_text(consent, encoding="utf-8")
+    path = folder / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def study_path(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "study")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@dataclass
+class Portal:
+    """``python app.py`` as a process. ``stop`` sends a signal and waits."""
+
+    study: Path
+    data: Path
+    process: subprocess.Popen[str] | None = None
+    url: str = ""
+
+    def start(self) -> Portal:
+        port = free_port()
+        env = os.environ | {
+            "EXTES_STUDY": str(self.study),
+            "EXTES_DATA_DIR": str(self.data),
+            "GRADIO_SERVER_PORT": str(port),
+            "PYTHONUNBUFFERED": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        self.log = (self.data.parent / "portal.log").open("a+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "app.py")], env=env, stdout=self.log, stderr=self.log, text=True, cwd=ROOT
+        )
+        self.url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while "Models are ready" not in self.output():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the portal did not start:\n{self.output()}")
+            time.sleep(0.2)
+        return self
+
+    def output(self) -> str:
+        return (self.data.parent / "portal.log").read_text(encoding="utf-8")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        self.log.close()
+        return code
+
+    def ratings(self, tmp: Path) -> list[dict]:
+        """What ``extes ratings export`` writes, read back."""
+        import json
+
+        out = tmp / "export.jsonl"
+        command = [sys.executable, "-m", "extes.cli", "ratings", "export", "--data", str(self.data), "--out", str(out)]
+        subprocess.run(command, check=True, cwd=ROOT)
+        return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def portal(tmp_path_factory: pytest.TempPathFactory):
+    """One scripted portal for all tests that leave it running."""
+    folder = tmp_path_factory.mktemp("portal")
+    running = Portal(write_study(folder / "study"), folder / "run" / "data").start()
+    yield running
+    running.stop()
+
+
+CONSENT = {"agreed": True, "of_age": True, "publish_transcript": False, "scenario": None}
+RATING = {"answers": {"fluency": "a", "overall": "both_bad"}, "comment": ""}

@@ -1,0 +1,69 @@
+import pytest
+
+from extes.study.config import StudyError, load
+from tests.conftest import ROOT, STUDY, write_study
+
+
+def test_the_starter_study_is_valid():
+    study = load(ROOT / "studies" / "starter.toml")
+    assert [c.name for c in study.criteria] == ["fluency", "identification", "comforting", "suggestion", "overall"]
+    assert study.minimum_exchanges == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "reason"),
+    [
+        ("minimum_exchanges = 3", "minimum_exchanges = 0", 5, "greater than or equal to 1 (got 0)"),
+        ("reveal = true", "reveel = true", 7, "no such key"),
+        ('name = "overall"', 'name = "fluency"', None, 'two criteria are called "fluency"'),
+        ('name = "cold_13b_arm"', 'name = "Cold"', 35, "match pattern"),
+        (
+            'kind = "scripted"\nreplies = ["I see',
+            'kind = "magic"\nreplies = ["I see',
+            37,
+            "'local', 'remote' or 'scripted'",
+        ),
+        ('kind = "scripted"\nreplies = ["I see', 'kind = "local"\nreplies = ["I see', 34, 'needs "base"'),
+        ('chat = "warm_7b_arm"', 'chat = "nobody"', None, 'chat names the arm "nobody"'),
+        ('consent = "consent.md"', 'consent = "gone.md"', 10, 'cannot read "consent"'),
+        ("seed = 7", "seed = seven", None, "line 15"),
+        ("deadline_seconds = 5", "deadline_seconds = -5", 14, "greater than 0 (got -5)"),
+        ('title = "Rehearsal"\n', "", None, "title: Field required"),
+        (STUDY[STUDY.index('[[arms]]\nname = "cold') :], "", None, "two [[arms]] or more"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_line_and_the_reason(tmp_path, old, new, line, reason):
+    assert old in STUDY
+    path = write_study(tmp_path, STUDY.replace(old, new, 1))
+    with pytest.raises(StudyError) as caught:
+        load(path)
+    assert reason in str(caught.value)
+    assert "study.toml" in str(caught.value)
+    if line:
+        assert f"line {line}" in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(StudyError, match="EXTES_STUDY"):
+        load(tmp_path / "none.toml")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(StudyError, match="not UTF-8"):
+        load(path)
+
+
+def test_the_hash_covers_what_raters_agree_to(tmp_path):
+    one = load(write_study(tmp_path / "1"))
+    same = load(write_study(tmp_path / "2"))
+    other = load(write_study(tmp_path / "3", consent="We keep nothing."))
+    assert one.hash == same.hash != other.hash
+
+
+def test_a_malformed_help_line_file_is_refused(tmp_path):
+    (tmp_path / "help.toml").write_text('version = "1"\n')
+    path = write_study(tmp_path, STUDY.replace('consent = "consent.md"', 'consent = "consent.md"\nhelp = "help.toml"'))
+    with pytest.raises(StudyError, match=r"line 11: the help-line file is malformed"):
+        load(path)

@@ -1,0 +1,95 @@
+import sqlite3
+import threading
+
+import pytest
+
+from extes.study.store import Exists, Store, StoreError
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "data")
+    yield store
+    store.close()
+
+
+def test_events_come_back_in_order_after_a_restart(tmp_path):
+    store = Store(tmp_path / "data")
+    store.append("opened", {"n": 1}, "c1")
+    store.append("exchanged", {"n": 2}, "c1", 1)
+    store.close()
+    again = Store(tmp_path / "data")
+    assert [e.body["n"] for e in again.events(comparison="c1")] == [1, 2]
+    assert again.verify() == 2
+
+
+@pytest.mark.parametrize("kind", ["opened", "rated", "voided", "withdrawn"])
+def test_a_second_event_of_a_single_kind_is_refused(store, kind):
+    store.append(kind, {}, "c1")
+    with pytest.raises(Exists):
+        store.append(kind, {}, "c1")
+    store.append(kind, {}, "c2")
+
+
+def test_fifty_writers_at_once_leave_one_rating_and_an_unbroken_chain(store):
+    outcomes = []
+
+    def write():
+        try:
+            outcomes.append(store.append("rated", {}, "c1").id)
+        except Exists:
+            outcomes.append(None)
+
+    threads = [threading.Thread(target=write) for _ in range(50)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len([o for o in outcomes if o]) == 1
+    assert store.verify() == 1
+
+
+def test_the_database_refuses_change_and_removal(store, tmp_path):
+    store.append("opened", {"n": 1}, "c1")
+    db = sqlite3.connect(tmp_path / "data" / "events.sqlite3")
+    for statement in ("UPDATE events SET body = '{}'", "DELETE FROM events"):
+        with pytest.raises(sqlite3.IntegrityError, match="append only"):
+            db.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    ["UPDATE events SET body = '{\"n\": 9}' WHERE seq = 2", "DELETE FROM events WHERE seq = 2"],
+)
+def test_tampering_past_the_guards_is_found_at_the_first_bad_event(store, tmp_path, tamper):
+    for n in range(4):
+        store.append("opened", {"n": n}, f"c{n}")
+    db = sqlite3.connect(tmp_path / "data" / "events.sqlite3")
+    db.executescript(f"DROP TRIGGER no_change; DROP TRIGGER no_removal; {tamper};")
+    with pytest.raises(StoreError, match=r"place 2"):
+        store.verify()
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pseudonym.key").write_bytes(b"k" * 32)
+    (tmp_path / "data" / "events.sqlite3").write_bytes(b"garbage" * 1000)
+    with pytest.raises(StoreError, match="EXTES_DATA_DIR"):
+        Store(tmp_path / "data")
+
+
+def test_ratings_without_their_key_are_not_opened(tmp_path):
+    Store(tmp_path / "data").close()
+    (tmp_path / "data" / "pseudonym.key").unlink()
+    with pytest.raises(StoreError, match="key is gone"):
+        Store(tmp_path / "data")
+
+
+def test_a_full_disk_is_an_error_and_not_a_rating(store):
+    store.append("opened", {"n": 1}, "c1")
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="full"):
+        store.append("rated", {"text": "x" * 100_000}, "c1")
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert list(store.events(kind="rated")) == []
+    store.append("rated", {}, "c1")
+    assert store.verify() == 2

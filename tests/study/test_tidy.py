@@ -1,0 +1,22 @@
+import pytest
+
+from extes.study.tidy import tidy
+
+
+@pytest.mark.parametrize(
+    ("raw", "finish", "shown"),
+    [
+        ("  I hear   you. ", "stop", "I hear you."),
+        ("<think>they are sad</think>I hear you.", "stop", "I hear you."),
+        ("<think>never ends", "length", ""),
+        ("**Rest** a bit.\n\n\n\n- one\n- two", "stop", "Rest a bit.\n\none two"),
+        ("[Clarification] Since when?", "stop", "Since when?"),
+        ("Assistant: Since when?", "stop", "Since when?"),
+        ("I hear you. It is hard, and", "length", "I hear you."),
+        ("It is hard, and", "length", "It is hard, and..."),
+        ("Take 2*3 minutes.", "stop", "Take 2*3 minutes."),
+        ("", "stop", ""),
+    ],
+)
+def test_form_is_made_alike(raw, finish, shown):
+    assert tidy(raw, finish) == shown

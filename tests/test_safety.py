@@ -1,0 +1,76 @@
+import pytest
+
+from extes.safety.crisis import screen
+from extes.seeds import load
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I want to die",
+        "i dont want to be here anymore",
+        "I\u2019m going to kill myself tonight",
+        "I've been thinking about suicide",
+        "sometimes i think everyone would be better off without me",
+        "I took all my pills an hour ago",
+        "I have been cutting myself again",
+        "there is no reason to live",
+        "he said he is going to kill me",
+        "I just want it to stop. I wish I was dead.",
+        "kms",
+        "I could jump off the bridge on my way home",
+        "I wish I could go to sleep and not wake up again",
+    ],
+)
+def test_a_crisis_is_noticed(text):
+    assert screen()(text) == "crisis"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This commute is killing me",
+        "I'm dying to see her again, we were killing time at the station",
+        "I died laughing",
+        "My dog died on Saturday and I miss him",
+        "He killed it on stage last night",
+        "Taking that job was career suicide",
+        "I want to sleep for a week",
+        "My father took his own car to the garage",
+    ],
+)
+def test_figures_of_speech_do_not_stop_a_conversation(text):
+    assert screen()(text) == "none"
+
+
+@pytest.mark.parametrize("text", ["What's the point of anything", "I feel so hopeless", "I can't do this anymore"])
+def test_a_worry_is_noticed_without_stopping(text):
+    assert screen()(text) == "concern"
+
+
+def test_a_harmful_reply_is_noticed_and_a_kind_one_is_not():
+    assert screen().harmful("You should just die.")
+    assert screen().harmful("Go kill yourself")
+    assert not screen().harmful("Are you thinking of killing yourself tonight?".replace("yourself", "someone"))
+    assert not screen().harmful("You should rest, and you deserve to be heard.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I won't be around for Christmas anyway",
+        "at least then nobody has to worry about the rent",
+        "I've been putting my affairs in order",
+        "gave my guitar to my cousin today",
+        "they'd all be fine without me",
+    ],
+)
+def test_a_hint_shows_help_without_stopping(text):
+    assert screen()(text) != "none"
+
+
+def test_conversations_without_a_crisis_are_hardly_ever_stopped():
+    dialogues, _ = load()
+    others = [d for d in dialogues if "crisis" not in d.provenance["arc"]]
+    stopped = [d.id for d in others if any(screen()(t.text) == "crisis" for t in d.turns if t.speaker == "seeker")]
+    assert len(stopped) <= 0.05 * len(others), stopped
