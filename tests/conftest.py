@@ -94,7 +94,7 @@ class Portal:
             "HF_HUB_OFFLINE": "1",
         }
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        self.log = (self.data.parent / "portal.log").open("a+", encoding="utf-8")
+        self.log = (self.data.parent / "portal.log").open("w", encoding="utf-8")
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "app.py")], env=env, stdout=self.log, stderr=self.log, text=True, cwd=ROOT
         )

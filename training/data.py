@@ -1,7 +1,7 @@
 """What a model is tuned on: ESConv and the seeds, split, cut into windows. Knows roles and turns; tokens only by count.
 
-A window is a run of whole exchanges of one dialogue that fits ``max_length`` tokens; the windows of a dialogue cover all
-of its turns once. What does not fit even alone is counted and reported, never dropped in silence.
+A window is a run of whole exchanges of one dialogue that fits ``max_length`` tokens; the windows of a dialogue cover
+all of its turns once. What does not fit even alone is counted and reported, never dropped in silence.
 """
 
 from __future__ import annotations

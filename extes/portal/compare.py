@@ -166,7 +166,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         [saved, token, said, *spoken, *answers, comment],
         **quiet,
     )
-    message.submit(on_message, [token, message, said], [said, *spoken], trigger_mode="once", **quiet)
+    message.submit(on_message, [token, message, said], [said, *spoken], trigger_mode="multiple", **quiet)
     send.click(on_rate, [token, comment, *answers], parts, trigger_mode="once", **quiet)
     again.click(on_again, None, [token, said, *parts], **quiet)
     demo.load(on_load, saved, [token, said, *spoken], **quiet)

@@ -163,11 +163,11 @@ class Conduct:
                 await self._kept(self.store.append, "exchanged", body, comparison.id, number)
             except Exists:
                 raise Refused("This message was already answered. Please reload the page.") from None
-            concern = {"concern": True} if level == "concern" else {}
-            async for frame in self._release(replies):
-                yield frame | concern
         finally:
             self._answering.discard(comparison.id)
+        concern = {"concern": True} if level == "concern" else {}
+        async for frame in self._release(replies):
+            yield frame | concern
 
     async def rate(self, token: Any, rating: Any) -> dict[str, Any]:
         """Keep a rating; returns its receipt once it is on disk, and the reveal if the study allows.

@@ -11,7 +11,9 @@ import re
 from extes.arms.arm import Finish
 
 _REASONING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|$)", re.S | re.I)
-_MARKS = re.compile(r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+)|(\*\*|__|`{1,3})|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
+_MARKS = re.compile(
+    r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+)|(\*\*|__|`{1,3})|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)"
+)
 _LABEL = re.compile(r"^\s*(?:\[[A-Z][\w &'/-]{2,40}\]\s*|(?:assistant|supporter|ai|user|seeker)\s*:\s*)", re.I)
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 _LINES = re.compile(r"\s*\n\s*\n\s*")

@@ -1,0 +1,140 @@
+"""A person with a browser: real Chromium against the running portal."""
+
+import os
+import re
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+CHROMIUM = os.environ.get("EXTES_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium here; install it or name it with EXTES_CHROMIUM"),
+]
+
+
+@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
+def page(request):
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_context(viewport={"width": request.param, "height": 844}).new_page()
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+def consent(page, url):
+    page.goto(f"{url}/compare")
+    page.get_by_label("I have read this").check()
+    page.get_by_label("I am 18 or older").check()
+    page.get_by_role("button", name="Begin").click()
+
+
+def say(page, text, number):
+    box = page.get_by_placeholder(re.compile("Write as the person"))
+    box.fill(text)
+    box.press("Enter")
+    page.wait_for_function(
+        "n => document.querySelectorAll('.thread .pair').length === n"
+        " && document.querySelector('.thread').getAttribute('aria-busy') === 'false'",
+        arg=number,
+    )
+    page.wait_for_function("() => !document.querySelector('textarea[placeholder^=\"Write as\"]').disabled")
+
+
+def test_a_volunteer_goes_from_consent_to_receipt(page, portal, tmp_path):
+    before = len(portal.ratings(tmp_path))
+    consent(page, portal.url)
+    for n in range(1, 4):
+        say(page, f"message {n} <b>bold</b>", n)
+    assert page.locator(".thread .said b").count() == 0, "what a person writes is shown as they wrote it"
+    assert "provider" not in page.content()
+    for group in page.locator("fieldset:visible").all():
+        group.get_by_role("radio").first.check()
+    page.get_by_role("button", name="Send my rating").click()
+    receipt = page.locator(".receipt code").inner_text()
+    assert re.fullmatch(r"[0-9A-F]{4}(-[0-9A-F]{4}){3}", receipt)
+    assert "provider" in page.locator(".receipt").inner_text()
+    rows = portal.ratings(tmp_path)
+    assert len(rows) == before + 1
+    assert rows[-1]["answers"] == {"fluency": "a", "overall": "a"}
+
+
+def test_nothing_begins_without_consent(page, portal):
+    page.goto(f"{portal.url}/compare")
+    page.get_by_label("I have read this").check()
+    page.get_by_role("button", name="Begin").click()
+    page.get_by_text("confirm that you are 18 or older").wait_for()
+    assert page.evaluate("() => Object.keys(localStorage).filter(k => k.includes('extes')).length") == 0
+
+
+def test_a_reload_goes_on_where_it_stopped(page, portal):
+    consent(page, portal.url)
+    say(page, "before the reload", 1)
+    page.reload()
+    page.get_by_text("before the reload").wait_for()
+    say(page, "after the reload", 2)
+
+
+def test_a_crisis_shows_help_and_ends_the_comparison(page, portal):
+    consent(page, portal.url)
+    box = page.get_by_placeholder(re.compile("Write as the person"))
+    box.fill("I want to end my life")
+    box.press("Enter")
+    page.locator(".stopped").wait_for()
+    assert "You did nothing wrong" in page.locator(".stopped").inner_text()
+    page.get_by_text("Need help now?").first.click()
+    assert page.get_by_text("Samaritans").first.is_visible()
+
+
+def test_help_is_one_tap_away_on_every_page(page, portal):
+    for path in ("", "/compare", "/results"):
+        page.goto(portal.url + path)
+        page.get_by_text("Need help now?").first.click()
+        assert page.get_by_text("988 Suicide").first.is_visible()
+
+
+def test_chat_streams_retries_undoes_and_clears(page, portal):
+    page.goto(portal.url)
+    page.get_by_text("It is not a therapist").wait_for()
+    box = page.get_by_role("textbox").last
+    box.fill("hello there")
+    box.press("Enter")
+    page.get_by_text("That was a long day").wait_for()
+    page.get_by_role("button", name="Retry").click()
+    page.get_by_text("That was a long day").wait_for()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("That was a long day").wait_for(state="detached")
+    expect(page.get_by_role("textbox").last).to_have_value("hello there")
+
+
+def test_nothing_scrolls_sideways(page, portal):
+    for path in ("", "/compare", "/results"):
+        page.goto(portal.url + path)
+        page.get_by_text("Need help now?").first.wait_for()
+        page.wait_for_timeout(500)
+        width = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1], path
+
+
+def test_nothing_is_fetched_from_elsewhere(page, portal):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in ("", "/compare"):
+        page.goto(portal.url + path)
+        page.get_by_text("Need help now?").first.wait_for()
+        page.wait_for_timeout(500)
+    elsewhere = [url for url in asked if not url.startswith((portal.url, "data:", "blob:"))]
+    assert elsewhere == []
