@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def build(study: Study) -> dict[str, Arm]:
     """The arms by name; nothing is loaded yet."""
     engines: dict[str, Engine] = {}
-    return {config.name: _arm(config, engines) for config in study.arms}
+    return {config.name: _arm(config, engines, study.generation.max_new_tokens) for config in study.arms}
 
 
-def _arm(config: ArmConfig, engines: dict[str, Engine]) -> Arm:
+def _arm(config: ArmConfig, engines: dict[str, Engine], max_new_tokens: int) -> Arm:
     sampling = Sampling(**config.sampling.model_dump())
     match config.kind:
         case "local":
-            engine = engines.setdefault(config.base, Engine(_source(config.base)))
+            engine = engines.setdefault(config.base, Engine(_source(config.base), max_new_tokens=max_new_tokens))
             if config.adapter:
                 engine.adapters[config.name] = _source(config.adapter)
             return LocalArm(config.name, engine, config.name if config.adapter else "", sampling, config.system_prompt)

@@ -41,10 +41,14 @@ class _Job:
 
 @dataclass
 class Engine:
-    """A base model, its tokenizer and its adapters: ``adapters`` maps a name to a folder or a Hub repository."""
+    """A base model, its tokenizer and its adapters: ``adapters`` maps a name to a folder or a Hub repository.
+
+    ``max_new_tokens`` is what the study wants of a reply; a base whose context is less than twice that does not load.
+    """
 
     base: str
     adapters: dict[str, str] = field(default_factory=dict)
+    max_new_tokens: int = 1
     ready: bool = False
     revisions: dict[str, str] = field(default_factory=dict)
 
@@ -67,6 +71,12 @@ class Engine:
             try:
                 self._tokenizer = AutoTokenizer.from_pretrained(self.base)
                 model: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype)
+                context = int(model.config.max_position_embeddings)
+                if context < 2 * self.max_new_tokens:
+                    raise ValueError(
+                        f"its context of {context} tokens is too short for replies of {self.max_new_tokens}; "
+                        "lower max_new_tokens in the study"
+                    )
                 self.revisions[""] = _revision(self.base, model.config)
                 for name, path in self.adapters.items():
                     from peft import PeftModel
@@ -77,7 +87,7 @@ class Engine:
                         model = PeftModel.from_pretrained(model, path, adapter_name=name)
                     self.revisions[name] = f"{self.revisions['']}+{_revision(path, None)}"
             except (OSError, ValueError) as error:
-                raise ArmError(f"cannot load {self.base} with adapters {self.adapters}: {error}") from error
+                raise ArmError(f"cannot load {self.base}: {error}") from error
             self._model = model.to(device).eval()
             threading.Thread(target=self._run, name=f"engine {self.base}", daemon=True).start()
             self.ready = True
@@ -150,7 +160,7 @@ class Engine:
 
     def _prompt(self, messages: Messages, max_new_tokens: int) -> Any:
         """Token ids, shape ``(1, n)``. Where they would overrun the context, the oldest exchanges are left out."""
-        room = int(self._model.config.max_position_embeddings) - max_new_tokens
+        room = max(1, int(self._model.config.max_position_embeddings) - max_new_tokens)
         kept = list(messages)
         while True:
             ids = self._tokenizer.apply_chat_template(

@@ -1,0 +1,82 @@
+"""The remote arm: the real ``openai`` client against a real server."""
+
+import asyncio
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from extes.arms.arm import ArmError, Sampling
+from extes.arms.remote import RemoteArm
+
+
+class Server(BaseHTTPRequestHandler):
+    """Chat completions, streamed. The model's name says what goes wrong."""
+
+    seen: list[dict] = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Server.seen.append(body | {"authorization": self.headers["Authorization"]})
+        if body["model"] == "broken":
+            self.send_error(400, "secret billing text")
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        pieces = ["Since", " when", "?"]
+        for n, piece in enumerate([*pieces, ""]):
+            finish = None if n < len(pieces) else ("length" if body["model"] == "short" else "stop")
+            choice = {"index": 0, "delta": {"content": piece}, "finish_reason": finish}
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def ask(url, model="good", system=""):
+    arm = RemoteArm("x", url, model, Sampling(0.5, 0.8), system)
+    arm.load()
+
+    async def go():
+        return [p async for p in arm.reply([{"role": "user", "content": "I can't sleep."}], 20, 2**40 + 1)]
+
+    return asyncio.run(go())
+
+
+def test_a_reply_streams_in_with_the_studys_settings(url, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    pieces = ask(url, system="Be kind.")
+    assert "".join(p.text for p in pieces) == "Since when?"
+    assert pieces[-1].finish == "stop"
+    sent = Server.seen[-1]
+    assert sent["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (0.5, 0.8, 20)
+
+
+def test_a_reply_cut_by_the_cap_says_so(url, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert ask(url, "short")[-1].finish == "length"
+
+
+def test_a_servers_error_is_an_arm_error(url, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with pytest.raises(ArmError, match="arm x: BadRequestError"):
+        ask(url, "broken")
+
+
+def test_a_missing_key_is_told_before_anyone_chats(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ArmError, match="OPENAI_API_KEY is empty"):
+        RemoteArm("x", "http://127.0.0.1:1", "m", Sampling()).load()
