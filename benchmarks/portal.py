@@ -1,9 +1,10 @@
-"""How long a person waits: start of the page, first word, whole comparison; beside the plainest Gradio chat of the same.
+"""How long a person waits: start of the page, first word, whole comparison; beside the plainest Gradio chat.
 
     python benchmarks/portal.py
 
-Prints seconds and, where there is something to compare with, ratios measured in the same run. The yardstick is what one
-would write without this project: a bare ``gr.ChatInterface`` over transformers' ``generate`` with a streamer, same weights.
+Prints seconds and, where there is something to compare with, ratios measured in the same run. The yardstick is what
+one would write without this project: a bare ``gr.ChatInterface`` over transformers' ``generate`` with a streamer, same
+weights.
 """
 
 from __future__ import annotations

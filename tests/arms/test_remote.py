@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -14,7 +15,7 @@ from extes.arms.remote import RemoteArm
 class Server(BaseHTTPRequestHandler):
     """Chat completions, streamed. The model's name says what goes wrong."""
 
-    seen: list[dict] = []
+    seen: ClassVar[list[dict]] = []
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -12,4 +12,21 @@ python training/pretrain.py --corpora "$corpora" --output "$runs/base-1" --lr 6e
 
 # 2. Emotional dialogues alone, loss on replies only (7 M tokens; learning rate falls to zero).
 python training/pretrain.py --corpora "$corpora" --output "$runs/base" --init "$runs/base-1" --lr 6e-3 --decay 1 \
-    --loss replies --mixture empathetic-dialogues:3,counsel-chat:1
+    --loss replies --mixture empathetic-dialogues:2,counsel-chat:1
+
+# 3. The adapter: ESConv and the seeds.
+python training/finetune.py --config training/recipes/lora.toml --corpora "$corpora" --output "$runs/lora" \
+    --set base="$runs/base/model"
+
+# 4. What ships: weights, run records, model cards.
+rm -rf models/starter-base models/starter-lora
+mkdir -p models
+cp -r "$runs/base/model" models/starter-base
+cp -r "$runs/lora/adapter" models/starter-lora
+mkdir -p models/starter-base/run models/starter-lora/run
+for stage in base-1 base; do
+    cp "$runs/$stage/run.json" "models/starter-base/run/$stage.json"
+    cp "$runs/$stage/log.jsonl" "models/starter-base/run/$stage.log.jsonl"
+done
+cp "$runs/lora/run.json" "$runs/lora/log.jsonl" models/starter-lora/run/
+python training/card.py --runs "$runs" --corpora "$corpora"
