@@ -10,11 +10,8 @@ import sys
 from pathlib import Path
 
 from extes import __version__
+from extes.errors import Problem
 from extes.study import commands as ratings
-
-
-class Problem(Exception):
-    """Something a person can act on. The message says what happened, where, and what to do next."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,12 +106,10 @@ def _write(dialogues, path: Path) -> None:  # type: ignore[no-untyped-def]
 
 
 def main(argv: list[str] | None = None) -> int:
-    from extes.dialogue import DialogueError
-
     args = parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except (Problem, DialogueError) as error:
+    except Problem as error:
         print(f"extes: {error}", file=sys.stderr)
     except OSError as error:
         print(f"extes: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)

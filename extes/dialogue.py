@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extes import taxonomy
+from extes.errors import Problem
 
 Speaker = Literal["seeker", "supporter"]
 SPEAKERS: tuple[Speaker, Speaker] = ("seeker", "supporter")
 
 
-class DialogueError(ValueError):
+class DialogueError(Problem):
     """A file or item that cannot be read as dialogues. ``code`` names the reason; the text says what to do."""
 
     def __init__(self, code: str, message: str) -> None:

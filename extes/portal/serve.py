@@ -10,6 +10,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from extes.errors import Problem
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -22,7 +24,7 @@ def main() -> int:
     from extes.arms.arm import Arm, ArmError
     from extes.arms.build import build as build_arms
     from extes.study import config
-    from extes.study.store import Store, StoreError
+    from extes.study.store import Store
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -30,7 +32,7 @@ def main() -> int:
     try:
         study = config.load(Path(os.environ.get("EXTES_STUDY") or ROOT / "studies" / "starter.toml"))
         store = Store(Path(os.environ.get("EXTES_DATA_DIR") or "data"))
-    except (config.StudyError, StoreError) as error:
+    except Problem as error:
         print(error, file=sys.stderr)
         return 2
     arms = build_arms(study)

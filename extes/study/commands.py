@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+from extes.errors import Problem
+
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group = commands.add_parser("ratings", help="export, count, withdraw or verify what raters gave")
@@ -33,7 +35,6 @@ def _verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str,
 
 
 def _open(args: argparse.Namespace):  # type: ignore[no-untyped-def]
-    from extes.cli import Problem
     from extes.study.store import Store
 
     folder = args.data or Path(os.environ.get("EXTES_DATA_DIR") or "data")
@@ -78,7 +79,6 @@ def _summary(args: argparse.Namespace) -> int:
 
 
 def _withdraw(args: argparse.Namespace) -> int:
-    from extes.cli import Problem
     from extes.study.store import Exists
 
     store = _open(args)

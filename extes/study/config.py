@@ -16,13 +16,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from extes.errors import Problem
 from extes.safety import help as help_lines
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Answer = Literal["a", "tie", "b", "both_bad", "cant_judge"]
 
 
-class StudyError(Exception):
+class StudyError(Problem):
     """A study file that cannot be used. The text names file, line and reason."""
 
 

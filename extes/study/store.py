@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from extes.errors import Problem
+
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
@@ -45,7 +47,7 @@ CREATE TRIGGER IF NOT EXISTS no_removal BEFORE DELETE ON events
 """
 
 
-class StoreError(Exception):
+class StoreError(Problem):
     """The store cannot be used: the text says why and what to do. Nothing was acknowledged."""
 
 

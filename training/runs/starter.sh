@@ -10,7 +10,7 @@ corpora=$1 runs=$2
 python training/pretrain.py --corpora "$corpora" --output "$runs/base-1" --lr 6e-3 --decay 0 \
     --mixture empathetic-dialogues:3,self-dialogue:1,topical-chat:1,counsel-chat:2
 
-# 2. Emotional dialogues alone, loss on replies only (7 M tokens; learning rate falls to zero).
+# 2. Emotional dialogues alone, loss on replies only (5 M tokens; learning rate falls to zero).
 python training/pretrain.py --corpora "$corpora" --output "$runs/base" --init "$runs/base-1" --lr 6e-3 --decay 1 \
     --loss replies --mixture empathetic-dialogues:2,counsel-chat:1
 

@@ -1,0 +1,5 @@
+"""The error meant for a person: its text says what happened, where, and what to do next. It is shown as it is."""
+
+
+class Problem(Exception):
+    """Something a person can act on."""
