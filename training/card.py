@@ -80,7 +80,7 @@ def main() -> None:
     arms = {n: LocalArm(n, engine, a, SAMPLING) for n, a in (("base", ""), ("tuned", "tuned"))}
 
     # Held-out perplexity, both arms, from the weights as shipped
-    tokenizer, model = engine._tokenizer, engine._model
+    tokenizer, model = engine.tokenizer, engine.model
     seeds_away = [from_seed(d) for d in seed_split(lora["config"]["held_out_seeds"])[1]]
     held = {
         "EmpatheticDialogues": [d for d in corpora.read(args.corpora, "empathetic-dialogues") if corpora.held_out(d)],

@@ -56,8 +56,8 @@ class Engine:
         self._jobs: list[_Job] = []
         self._wake = threading.Condition()
         self._loading = threading.Lock()
-        self._model: Any = None
-        self._tokenizer: Any = None
+        self.model: Any = None
+        self.tokenizer: Any = None
 
     def load(self) -> None:
         with self._loading:
@@ -69,7 +69,7 @@ class Engine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self.base)
+                self.tokenizer = AutoTokenizer.from_pretrained(self.base)
                 model: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype)
                 context = int(model.config.max_position_embeddings)
                 if context < 2 * self.max_new_tokens:
@@ -88,7 +88,7 @@ class Engine:
                     self.revisions[name] = f"{self.revisions['']}+{_revision(path, None)}"
             except (OSError, ValueError) as error:
                 raise ArmError(f"cannot load {self.base}: {error}") from error
-            self._model = model.to(device).eval()
+            self.model = model.to(device).eval()
             threading.Thread(target=self._run, name=f"engine {self.base}", daemon=True).start()
             self.ready = True
 
@@ -124,7 +124,7 @@ class Engine:
         from transformers import DynamicCache
         from transformers.generation import logits_process as lp
 
-        model, tokenizer = self._model, self._tokenizer
+        model, tokenizer = self.model, self.tokenizer
         ids = self._prompt(messages, max_new_tokens)
         shapers: list[Any] = []
         if sampling.repetition_penalty != 1.0:
@@ -160,26 +160,26 @@ class Engine:
 
     def _prompt(self, messages: Messages, max_new_tokens: int) -> Any:
         """Token ids, shape ``(1, n)``. Where they would overrun the context, the oldest exchanges are left out."""
-        room = max(1, int(self._model.config.max_position_embeddings) - max_new_tokens)
+        room = max(1, int(self.model.config.max_position_embeddings) - max_new_tokens)
         kept = list(messages)
         while True:
-            ids = self._tokenizer.apply_chat_template(
+            ids = self.tokenizer.apply_chat_template(
                 kept, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             )["input_ids"]
             if ids.shape[1] <= room:
-                return ids.to(self._model.device)
+                return ids.to(self.model.device)
             start = 1 if kept[0]["role"] == "system" else 0
             if len(kept) - start <= 1:
-                return ids[:, -room:].to(self._model.device)
+                return ids[:, -room:].to(self.model.device)
             del kept[start : start + 2]
 
     def _only(self, adapter: str) -> Any:
         if not self.adapters:
             return nullcontext()
         if not adapter:
-            return self._model.disable_adapter()
-        if self._model.active_adapter != adapter:
-            self._model.set_adapter(adapter)
+            return self.model.disable_adapter()
+        if self.model.active_adapter != adapter:
+            self.model.set_adapter(adapter)
         return nullcontext()
 
 

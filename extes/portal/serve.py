@@ -22,8 +22,8 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
 
     from extes.arms.arm import Arm, ArmError
-    from extes.arms.build import build as build_arms
     from extes.study import config
+    from extes.study.roster import build as build_arms
     from extes.study.store import Store
 
     stop = threading.Event()

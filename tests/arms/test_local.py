@@ -6,9 +6,9 @@ import time
 import pytest
 
 from extes.arms.arm import ArmError, Sampling
-from extes.arms.build import build
 from extes.arms.local import Engine, LocalArm
 from extes.study.config import load
+from extes.study.roster import build
 from tests.conftest import ROOT
 
 HELLO = [{"role": "user", "content": "My dog died yesterday and I can't stop crying."}]

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from extes.arms.build import build
 from extes.study.comparison import fold_all
 from extes.study.conduct import Conduct
 from extes.study.config import load
 from extes.study.forms import Refused
 from extes.study.ratings import row, tally
+from extes.study.roster import build
 from extes.study.store import Store
 from tests.conftest import CONSENT, RATING, STUDY, write_study
 
