@@ -22,6 +22,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _seeds(commands)
     _dialogues(commands)
+    from extes.generation.commands import add_commands as generation
+
+    generation(commands)
     return top
 
 
