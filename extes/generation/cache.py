@@ -111,12 +111,12 @@ class Cache:
         status, body, *counts, by = row
         return Stored(status, body, Tokens(counts[0], counts[1], counts[2], by) if by else None)
 
-    def send(self, key: str, bytes_in: int, token_limit: int, most: float | None) -> int:
+    def send(self, key: str, bytes_in: int, token_limit: int, most: float | None, batch: bool = False) -> int:
         """Note a request before it goes out; its number is given to :meth:`put`, :meth:`drop` or :meth:`lose`."""
         with self._trouble():
             cursor = self._db.execute(
-                "INSERT INTO sent (key, bytes, token_limit, cost, state, at) VALUES (?, ?, ?, ?, 'sent', ?)",
-                (key, bytes_in, token_limit, most, self._clock()),
+                "INSERT INTO sent (key, bytes, token_limit, cost, state, at) VALUES (?, ?, ?, ?, ?, ?)",
+                (key, bytes_in, token_limit, most, "batch" if batch else "sent", self._clock()),
             )
         return int(cursor.lastrowid or 0)
 
@@ -192,6 +192,16 @@ class Cache:
         with self._trouble():
             rows = self._db.execute("SELECT DISTINCT currency FROM replies WHERE currency IS NOT NULL").fetchall()
         return sorted(row[0] for row in rows)
+
+    def in_batches(self) -> dict[str, tuple[int, float | None]]:
+        """Requests that lie in a batch of an earlier run: key to (number, most they cost)."""
+        with self._trouble():
+            rows = self._db.execute("SELECT key, id, cost FROM sent WHERE state = 'batch'").fetchall()
+        return {key: (id, cost) for key, id, cost in rows}
+
+    def batch_count(self) -> int:
+        with self._trouble():
+            return int(self._db.execute("SELECT count(*) FROM batches").fetchone()[0])
 
     def batch_begin(self, name: str, keys: list[str]) -> None:
         with self._trouble():

@@ -78,7 +78,7 @@ class Settler:
 
     def send(self, key: str, payload: Mapping[str, Any], most: float | None) -> int:
         limit = int(payload.get("max_tokens") or payload.get("max_completion_tokens") or 0)
-        return self.cache.send(key, money.prompt_bytes(payload), limit, most)
+        return self.cache.send(key, money.prompt_bytes(payload), limit, most, self.batch)
 
     def unsent(self, sent: int, most: float | None) -> None:
         """The server did not take it up: it cost nothing."""

@@ -39,7 +39,7 @@ class Gate:
         if self._stopped:
             raise self._stopped
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = asyncio.get_running_loop().call_later(seconds, lambda: sleeper.done() or sleeper.set_result(None))
+        timer = asyncio.get_running_loop().call_later(seconds, _wake_up, sleeper)
         self._resting.add(sleeper)
         try:
             await sleeper
@@ -85,7 +85,7 @@ class Gate:
             elif self.pressure.in_flight:
                 break  # what is in flight is reserved at its most and will cost less
             else:
-                self.stop(self._spent(most))
+                self.stop(self.purse.exhausted(most))
         if self._waiting and now < self.pressure.hold_until and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.pressure.hold_until - now, self._wake)
 
@@ -93,11 +93,7 @@ class Gate:
         self._timer = None
         self.pump()
 
-    def _spent(self, most: float | None) -> Stop:
-        purse = self.purse
-        unit = purse.price.currency if purse.price else ""
-        return Stop(
-            f"the budget stops here: {purse.most:.4f} of {purse.budget:.4f} {unit} is spent, and the next request can "
-            f"cost up to {most or 0:.4f}. Run the same command with a greater --budget to go on.",
-            status=1,
-        )
+
+def _wake_up(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

@@ -116,12 +116,16 @@ def counted(body: Mapping[str, Any], payload: Mapping[str, Any], content: str) -
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return estimated(payload, content)
-    given = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in given):
+    given, made = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if given is None or made is None:
         return estimated(payload, content)
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Tokens(given[0], given[1], min(cached, given[0]) if isinstance(cached, int) else 0, "provider")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return Tokens(given, made, min(cached or 0, given), "provider")
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def most(bytes_in: int, limit: int, price: Price, density: float | None, batch: bool = False) -> float:

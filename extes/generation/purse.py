@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from extes.generation.errors import Stop
 from extes.generation.money import Price
 
 
@@ -28,6 +29,15 @@ class Purse:
 
     def allows(self, most: float | None) -> bool:
         return self.budget is None or most is None or self.most + most <= self.budget
+
+    def exhausted(self, most: float | None) -> Stop:
+        """Why nothing more is sent."""
+        unit = self.price.currency if self.price else ""
+        return Stop(
+            f"the budget stops here: {self.most:.4f} of {self.budget or 0:.4f} {unit} is spent, and the next request "
+            f"can cost up to {most or 0:.4f}. Run the same command with a greater --budget to go on.",
+            status=1,
+        )
 
     def reserve(self, most: float | None) -> None:
         self.reserved += most or 0.0

@@ -8,12 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from extes.generation.pressure import Pressure
 from extes.generation.purse import Purse
 from extes.generation.settings import Settings
 from extes.generation.state import State
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LIVE_SECONDS = 0.5
 LINE_SECONDS = 15.0
@@ -113,7 +116,7 @@ async def _live(look: Callable[[], Progress], out: TextIO) -> None:
             live.update(_table(look()))
 
 
-def _table(p: Progress) -> object:
+def _table(p: Progress) -> Table:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 

@@ -58,9 +58,8 @@ class Behaviour:
     batch_polls: int = 2
 
 
-_SYLLABLES = [
-    a + b for a in "b br c d dr f g gl h k l m n p pr r s st t tr v w".split() for b in "a ai e ea i o oo u".split()
-]
+_ONSETS = ("b", "br", "c", "d", "dr", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "v", "w")
+_SYLLABLES = [onset + vowel for onset in _ONSETS for vowel in ("a", "ai", "e", "ea", "i", "o", "oo", "u")]
 
 
 def _sentence(rng: random.Random, words: int) -> str:
@@ -285,7 +284,8 @@ class Server:
     def _public(self, batch: dict[str, Any]) -> dict[str, Any]:
         done = batch["polls"] >= self.behaviour.batch_polls
         return {
-            "id": batch["id"], "object": "batch", "endpoint": batch["endpoint"], "input_file_id": batch["input_file_id"],
+            "id": batch["id"], "object": "batch", "endpoint": batch["endpoint"],
+            "input_file_id": batch["input_file_id"],
             "completion_window": "24h", "created_at": 0, "metadata": batch.get("metadata"),
             "status": batch.get("status", "completed") if done else "in_progress",
             "output_file_id": batch.get("output") if done else None,
