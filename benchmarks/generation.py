@@ -11,6 +11,7 @@ the same at each thousand, which shows how the cost grows.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import subprocess
@@ -32,17 +33,16 @@ WARM_UP = 500  # requests
 class Stopwatch:
     """CPU seconds by part of the loop: the named methods are wrapped; what they call is in their time."""
 
-    PARTS = {
-        "plan": (loop.Loop, "_plan"),
-        "build the request": (loop.Loop, "_payload"),
-        "parse": (loop.ladder, "parse"),
-        "check, compare, write": (loop.Loop, "_commit"),
-        "cache and count": (client.Settler, "settle"),
-    }
-
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
-        for name, (owner, method) in self.PARTS.items():
+        parts: list[tuple[str, Any, str]] = [
+            ("plan", loop.Loop, "_plan"),
+            ("build the request", loop.Loop, "_payload"),
+            ("parse", loop.ladder, "parse"),
+            ("check, compare, write", loop.Loop, "_commit"),
+            ("cache and count", client.Settler, "settle"),
+        ]
+        for name, owner, method in parts:
             setattr(owner, method, self._timed(name, getattr(owner, method)))
 
     def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +135,7 @@ def main() -> int:
         print(f"  {seconds:6.1f} s  {seconds / len(kept) * 1000:6.3f} ms a dialogue  {name}")
     print("files: " + ", ".join(f"{name} {mb:.1f} MB" for name, mb in sizes.items()))
     print("\nkept     seconds  a second  CPU ms each  our code ms each  memory MB")
-    for before, after in zip(marks, marks[1:], strict=False):
+    for before, after in itertools.pairwise(marks):
         n = after[0] - before[0]
         own = sum(after[3].values()) - sum(before[3].values())
         print(

@@ -154,7 +154,7 @@ def _said(turns: Sequence[Turn]) -> Rejection | None:
         for code, speaker, pattern, allowed in _PATTERNS:
             if speaker not in ("both", turn.speaker):
                 continue
-            if match := pattern.search(allowed.sub(" ", turn.text)):
+            if pattern.search(turn.text) and (match := pattern.search(allowed.sub(" ", turn.text))):
                 return Rejection(code, f"turn {number}: {match[0][:60]!r}")
         if turn.speaker == "seeker":
             if disclosed is None and _DISCLOSED.search(turn.text):

@@ -110,6 +110,7 @@ def _generate(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> tuple[Settings, list[Dialogue]]:
     """Settings and seeds; raises Stop for what no run can start with."""
     from extes import seeds as seed_files
+    from extes.generation import quota
     from extes.generation.errors import Stop
     from extes.generation.settings import Settings, seeds_hash, server_identity
 
@@ -136,7 +137,7 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, list[Dialogue]]:
         target=args.target,
         seed=args.seed,
         policy=args.policy,
-        mix=args.mix,
+        weights=quota.weights(args.mix),
         exemplars=args.exemplars,
         round_size=args.round,
         temperature=args.temperature,

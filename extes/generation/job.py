@@ -49,7 +49,6 @@ class Means:
 def run(folder: Path, settings: Settings, seeds: Sequence[Dialogue], means: Means) -> None:
     """Carry out a run and print its end. Raises :class:`Stop` where it ends short of its target."""
     price = money.read_price(means.prices, settings.model) if means.prices else None
-    quota.weights(settings.mix)
     with Pool(folder, write=True) as pool:
         if pool.torn:
             print(f"{pool.path}: the last line was cut short; set aside, its slot is made again", file=sys.stderr)
@@ -161,7 +160,7 @@ def _first_payload(settings: Settings, seeds: Sequence[Dialogue]) -> dict[str, o
         [Exemplar(s.id, s.scenario or "", 0, tuple(t.strategy for t in s.turns if t.strategy)) for s in seeds],
         quota.strategy_deficit(Counter()),
     )
-    wanted = quota.scenarios(settings.target, quota.weights(settings.mix))
+    wanted = quota.scenarios(settings.target, settings.weights)
     rng = random.Random(f"{settings.seed}/0")
     slot: Slot = plan.plan_round(0, True, settings, shelf, wanted, Counter(), Counter(), rng)[0]
     by_id = {s.id: s for s in seeds}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Loop:
         self, pool: Pool, settings: Settings, source: Source, changed: Callable[[], None] = lambda: None
     ) -> None:
         self._pool, self._settings, self._source, self._changed = pool, settings, source, changed
-        self._quota = quota.scenarios(settings.target, quota.weights(settings.mix))
+        self._quota = quota.scenarios(settings.target, settings.weights)
         self._duplicates = Duplicates(checks.DUPLICATE_JACCARD)
         self.drift = Drift()
         self._tasks: dict[tuple[int, int], asyncio.Task[Resolved]] = {}
@@ -123,10 +124,13 @@ class Loop:
         """Commit the rest of a round, slot by slot."""
         for slot in round.slots[round.done :]:
             requests, parsed = await self._tasks[slot.round, slot.number]
+            began = time.monotonic()
             self._commit(slot, requests, parsed)
             del self._tasks[slot.round, slot.number]
             self._changed()
             self._stop_if_barren()
+            # A queue of finished slots must not keep the next requests waiting: half of the time is the network's.
+            await asyncio.sleep(time.monotonic() - began)
 
     def _stop_if_barren(self) -> None:
         if (barren := self._pool.state.barren) >= self._settings.give_up:

@@ -20,6 +20,7 @@ PATIENCE_MOST = 3200
 STORM_WINDOW = 40
 STORM_LEAST = 20
 STORM_SHARE = 0.5
+STORM_AT_START = 12  # failures without a single answer: the address is wrong, or nothing runs there
 STARVED_SECONDS = 300.0
 
 
@@ -37,6 +38,7 @@ class Pressure:
     _patience: int = PATIENCE
     _epoch: int = 0
     _outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=STORM_WINDOW))
+    _ever: bool = False
     _refused_since: float | None = None
     _refused: int = 0
 
@@ -55,6 +57,7 @@ class Pressure:
         full = self.in_flight >= self.limit
         self.in_flight -= 1
         self._outcomes.append(True)
+        self._ever = True
         self._refused_since, self._refused = None, 0
         if self.limit >= self.most or not full:
             return
@@ -104,6 +107,8 @@ class Pressure:
     def storm(self, now: float) -> str | None:
         """Why to stop: more than half of the latest requests failed, or nothing but refusals for minutes."""
         failed = self._outcomes.count(False)
+        if failed >= STORM_AT_START and not self._ever:
+            return f"{failed} requests failed and none was answered"
         if failed >= STORM_LEAST and failed > STORM_SHARE * len(self._outcomes):
             return f"{failed} of the last {len(self._outcomes)} requests failed"
         if self._refused_since is not None and self._refused >= STORM_LEAST:

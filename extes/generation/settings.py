@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from extes import taxonomy
 from extes.dialogue import Dialogue, content_hash
-from extes.generation import checks, drift, prompt
+from extes.generation import checks, drift, prompt, quota
 from extes.generation.errors import Stop
 
 
@@ -33,7 +33,7 @@ class Settings:
 
     ``target`` counts accepted dialogues and candidates. ``round_size`` is the number of requests planned together:
     round n is planned from the pool as it was after round n - 2, so that one round is always under way.
-    ``give_up`` ends a run after so many requests in a row of which nothing was kept.
+    ``weights`` is the wanted mix of scenarios. ``give_up`` ends a run after so many requests in a row of which nothing was kept.
     """
 
     base_url: str
@@ -41,7 +41,6 @@ class Settings:
     target: int
     seed: int = 0
     policy: str = "balanced"
-    mix: str = "paper"
     exemplars: int = 3
     round_size: int = 128
     temperature: float = 1.0
@@ -51,6 +50,7 @@ class Settings:
     on_drift: str = "seeds-only"
     give_up: int = 60
     seeds: str = ""
+    weights: dict[str, float] = field(default_factory=lambda: quota.weights("paper"))
     versions: dict[str, str] = field(default_factory=_versions)
 
     def to_json(self) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _drift(pool: Pool) -> Iterator[str]:
 def _mix(state: State) -> Iterator[str]:
     wanted: dict[str, int] = {}
     if state.settings:
-        wanted = quota.scenarios(state.settings["target"], quota.weights(state.settings["mix"]))
+        wanted = quota.scenarios(state.settings["target"], state.settings["weights"])
     yield "\n kept   quota  scenario"
     for scenario in taxonomy.SCENARIOS:
         yield f"{state.kept[scenario.name]:5}  {wanted.get(scenario.name, 0):6}  {scenario.name}"

@@ -206,8 +206,11 @@ class Server:
         self.busy_most = max(self.busy_most, self.busy)
         begun = time.monotonic()
         try:
+            # What is said is made up first, so that an answer takes the latency and not a moment more.
+            body = self.complete(payload) if b.latency and not b.fail and not b.chaos else None
             if b.latency or b.jitter:
-                await asyncio.sleep(b.latency + random.random() * b.jitter)
+                until = begun + b.latency + random.random() * b.jitter
+                await asyncio.sleep(max(0.0, until - time.monotonic()))
             status = b.fail.get(number)
             if b.chaos and self._chaos.random() < b.chaos:
                 status = self._chaos.choice((500, 503, 0))
@@ -215,7 +218,7 @@ class Server:
                 raise _Drop
             if status:
                 raise _Refuse(status, {"message": "the server had an error"})
-            return self.complete(payload)
+            return body or self.complete(payload)
         finally:
             self.busy -= 1
             self.busy_seconds += time.monotonic() - begun
