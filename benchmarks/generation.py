@@ -1,6 +1,6 @@
 """How the generation loop carries a full-sized run: 11,177 dialogues against a local server of fixed latency.
 
-    python -m benchmarks.generation [--target 11177] [--latency 0.2] [--slots 16]
+    python -m benchmarks.generation [--target 11177] [--latency 0.2] [--slots 8]
 
 The server is a process of its own that works on ``slots`` requests at once, ``latency`` seconds each, and refuses one
 more with 429 and ``retry-after: 1``. The client does not know the number of slots. Printed: dialogues a second, share
@@ -68,7 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=int, default=11_177)
     parser.add_argument("--latency", type=float, default=0.2)
-    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--concurrency", type=int, default=64)
     args = parser.parse_args()
 

@@ -152,6 +152,11 @@ class Cache:
             if sent is not None:
                 self._db.execute("DELETE FROM sent WHERE id = ?", (sent,))
 
+    def finished(self) -> int:
+        """Requests that have an answer, whether the pool has come to it or not."""
+        with self._trouble():
+            return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
+
     def unpriced(self) -> list[tuple[str, Tokens, bool]]:
         """Paid replies from runs that had no price: (key, tokens, batch)."""
         with self._trouble():

@@ -157,7 +157,7 @@ def _stats(args: argparse.Namespace) -> int:
 
     with Pool(args.folder, write=False) as pool:
         paid = cache.Cache(args.folder, read_only=True) if (args.folder / cache.CACHE).is_file() else None
-        print(stats.report(pool, paid.spent() if paid else None, paid.currencies() if paid else []))
+        print(stats.report(pool, paid))
     return 0
 
 

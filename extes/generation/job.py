@@ -141,6 +141,8 @@ def _after(pool: Pool, store: Cache, purse: Purse) -> str:
     kept = sum(n for (s, _), n in state.outcomes.items() if s != "rejected")
     rejected = {code: n for (s, code), n in state.outcomes.items() if s == "rejected"}
     lines = [f"{state.requests} requests = {kept} kept + {sum(rejected.values())} rejected"]
+    if waiting := state.waiting(store.finished()):
+        lines.append(f"and {waiting} answers wait in the cache: the next run takes them up without asking again")
     for code, n in sorted(rejected.items(), key=lambda item: -item[1]):
         lines.append(f"  rejected {n:>7}  {code}  (first: {state.examples.get(code or '', '')})")
     if purse.price:

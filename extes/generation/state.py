@@ -101,6 +101,10 @@ class State:
         """Where the ladder starts, from what this endpoint did in this pool."""
         return ladder.first_rung(self._tried, self._parsed, self._refused)
 
+    def waiting(self, finished: int) -> int:
+        """Of so many finished requests in the cache, those that no slot of the log has used yet."""
+        return finished - (self.requests - self.outcomes[("rejected", "no_reply")])
+
     def depth(self, parents: tuple[str, ...]) -> int:
         return 1 + max((self.entries[p].exemplar.depth for p in parents if p in self.entries), default=0)
 

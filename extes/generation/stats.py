@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from extes import taxonomy
 from extes.generation import quota
-from extes.generation.cache import Spent
+from extes.generation.cache import Cache
 from extes.generation.drift import Drift
 from extes.generation.errors import Stop
 from extes.generation.loop import text_of
@@ -25,13 +25,13 @@ def drift_of(pool: Pool) -> Drift:
     return drift
 
 
-def report(pool: Pool, spent: Spent | None, currencies: list[str]) -> str:
-    """Everything `extes pool stats` prints."""
+def report(pool: Pool, paid: Cache | None) -> str:
+    """Everything `extes pool stats` prints. ``paid`` is missing where a pool was copied without its cache."""
     return "\n".join(
         [
             *_states(pool),
-            *_requests(pool.state),
-            *_money(pool.state, spent, currencies),
+            *_requests(pool.state, paid),
+            *_money(pool.state, paid),
             *_drift(pool),
             *_mix(pool.state),
         ]
@@ -52,11 +52,13 @@ def _states(pool: Pool) -> Iterator[str]:
         yield f"target: {kept} of {target} kept, {missing}; {state.pending.total()} slots planned and not finished"
 
 
-def _requests(state: State) -> Iterator[str]:
+def _requests(state: State, paid: Cache | None) -> Iterator[str]:
     kept = {k: n for k, n in state.outcomes.items() if k[0] != "rejected"}
     rejected = {k[1]: n for k, n in state.outcomes.items() if k[0] == "rejected"}
     parts = [f"{n} {k[0]}" for k, n in kept.items()] + [f"{sum(rejected.values())} rejected"]
     yield f"\n{state.requests} requests = {' + '.join(parts)}"
+    if paid and (waiting := state.waiting(paid.finished())):
+        yield f"  and {waiting} answers wait in the cache, to be taken up by the next run"
     for code, n in sorted(rejected.items(), key=lambda item: -item[1]):
         yield f"  rejected {n:>7}  {code}  (first: {state.examples.get(code or '', '')})"
     for repair, n in state.repairs.most_common():
@@ -67,15 +69,16 @@ def _requests(state: State) -> Iterator[str]:
         yield f"  {state.given_up} planned slots were given up when settings changed"
 
 
-def _money(state: State, spent: Spent | None, currencies: list[str]) -> Iterator[str]:
+def _money(state: State, paid: Cache | None) -> Iterator[str]:
     yield ""
     for by, name in (("provider", "counted by the provider"), ("estimate", "estimated by us")):
         t = state.tokens[by]
         if t.total():
             cached = f" ({t['cached']:,} of it cached)" if t["cached"] else ""
             yield f"tokens {name}: {t['input']:,} in{cached}, {t['output']:,} out"
-    if spent is None:
+    if paid is None:
         return
+    spent, currencies = paid.spent(), paid.currencies()
     unit = "/".join(currencies) or "no currency"
     if currencies:
         yield f"cost: {spent.provider:.4f} {unit} by the provider's counts + {spent.estimate:.4f} by our estimates"

@@ -27,7 +27,15 @@ def test_reads_json_bare_fenced_and_surrounded_by_prose():
 
 
 @pytest.mark.parametrize(
-    "content", ["", "Sure, here it is.", '{"turns": []}', '{"turns": [{"speaker": "seeker"}]}', '{"turns": [{"speaker"', "[" * 9999]
+    "content",
+    [
+        "",
+        "Sure, here it is.",
+        '{"turns": []}',
+        '{"turns": [{"speaker": "seeker"}]}',
+        '{"turns": [{"speaker"',
+        "[" * 9999,
+    ],
 )
 def test_json_that_is_no_dialogue_is_unparsable(content):
     with pytest.raises(Unparsable):

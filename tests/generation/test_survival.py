@@ -11,7 +11,7 @@ import pytest
 
 from tests.generation.conftest import ROOT
 
-TARGET = 60
+TARGET = 48
 
 
 def wait_until(condition, seconds=20.0):
@@ -22,7 +22,7 @@ def wait_until(condition, seconds=20.0):
 
 
 def test_the_order_of_network_completion_does_not_change_the_pool(work, serve):
-    server = serve(jitter=0.08)
+    server = serve(jitter=0.03)
     for pool in ("one", "two"):
         assert work.generate(server.url, "--round", "16", pool=pool, target=TARGET).status == 0
     assert work.generate(server.url, "--round", "16", "--concurrency", "1", pool="three", target=TARGET).status == 0
@@ -37,7 +37,7 @@ def test_another_seed_makes_another_pool(work, serve):
     assert not ids[0] & ids[1]
 
 
-@pytest.mark.parametrize("answered", [1, 5, 23, 50])
+@pytest.mark.parametrize("answered", [1, 12, 40])
 def test_killed_at_any_moment_and_resumed_ends_as_an_unbroken_run(work, serve, answered):
     concurrency = 6
     server = serve(latency=0.03, jitter=0.03)
@@ -56,10 +56,10 @@ def test_killed_at_any_moment_and_resumed_ends_as_an_unbroken_run(work, serve, a
     assert sum(again.values()) <= concurrency, "only what was in flight at the kill may be sent again"
 
 
-def test_killed_three_times_and_still_the_same(work, serve):
+def test_killed_twice_and_still_the_same(work, serve):
     server = serve(latency=0.03)
     assert work.generate(server.url, "--round", "16", pool="unbroken", target=TARGET).status == 0
-    for _ in range(3):
+    for _ in range(2):
         before = server.requests
         process = work.start(server.url, "--round", "16", "--concurrency", "4", pool="killed", target=TARGET)
         wait_until(lambda before=before: server.requests >= before + 12)
@@ -77,7 +77,7 @@ def test_a_finished_run_run_again_does_nothing(work, serve):
     assert (work.log(), server.requests) == (log, requests)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_pool_file_cut_in_half_is_made_whole_from_the_cache_without_a_request(work, serve, share):
     server = serve(form="prose")
     assert work.generate(server.url, "--round", "8").status == 0
@@ -128,7 +128,7 @@ def test_a_second_process_on_the_same_pool_is_turned_away(work, serve):
     assert work.generate(server.url, target=8).status == 0, "the lock ends with its process, also by kill -9"
 
 
-@pytest.mark.parametrize("bytes_left", [20_000, 60_000, 150_000])
+@pytest.mark.parametrize("bytes_left", [20_000, 120_000])
 def test_a_full_disk_stops_with_a_clear_message_and_the_run_goes_on_later(work, serve, bytes_left):
     server = serve()
     assert work.generate(server.url, "--round", "16", pool="unbroken", target=TARGET).status == 0
@@ -139,7 +139,9 @@ def test_a_full_disk_stops_with_a_clear_message_and_the_run_goes_on_later(work, 
 
     command = [sys.executable, "-m", "extes.cli"]
     command += work.arguments(server.url, "--round", "16", pool="full", target=TARGET)
-    run = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, preexec_fn=limit, capture_output=True, text=True)
+    run = subprocess.run(
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, preexec_fn=limit, capture_output=True, text=True
+    )
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
     assert "run the same command again" in run.stderr
