@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from extes import dialogue, seeds
-from extes.generation import client, job, loop
+from extes.generation import job, loop, settler
 from extes.generation.settings import Settings, seeds_hash, server_identity
 
 WARM_UP = 500  # requests
@@ -40,7 +40,7 @@ class Stopwatch:
             ("build the request", loop.Loop, "_payload"),
             ("parse", loop.ladder, "parse"),
             ("check, compare, write", loop.Loop, "_commit"),
-            ("cache and count", client.Settler, "settle"),
+            ("cache and count", settler.Settler, "settle"),
         ]
         for name, owner, method in parts:
             setattr(owner, method, self._timed(name, getattr(owner, method)))

@@ -44,13 +44,6 @@ def read(status: int, body: str, payload: Mapping[str, Any]) -> Answer:
     return _completion(body, payload) if status == 200 else _refusal(status, body, payload)
 
 
-def tokens(status: int, body: str, payload: Mapping[str, Any]) -> Tokens | None:
-    """What a finished request has to be paid for."""
-    if status != 200:
-        return None
-    return counted(_object(body), payload, _message(body)[0])
-
-
 def _object(body: str) -> dict[str, Any]:
     try:
         value = json.loads(body)
@@ -61,9 +54,9 @@ def _object(body: str) -> dict[str, Any]:
     return value
 
 
-def _message(body: str) -> tuple[str, str, str]:
+def _message(reply: Mapping[str, Any]) -> tuple[str, str, str]:
     """Content, refusal and finish reason of the first choice."""
-    choices = _object(body).get("choices")
+    choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise NotAReply("the reply has no choices")
     message = choices[0].get("message")
@@ -77,8 +70,9 @@ def _message(body: str) -> tuple[str, str, str]:
 
 
 def _completion(body: str, payload: Mapping[str, Any]) -> Answer:
-    content, refusal, finish = _message(body)
-    paid = counted(_object(body), payload, content)
+    reply = _object(body)
+    content, refusal, finish = _message(reply)
+    paid = counted(reply, payload, content)
     if refusal or finish == "content_filter":
         return Answer(content, "provider_refused", (refusal or "content filter")[:120], paid)
     if finish == "length":

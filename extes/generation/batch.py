@@ -19,9 +19,9 @@ import openai
 
 from extes.generation import answer
 from extes.generation.answer import Answer, NotAReply
-from extes.generation.client import Settler
 from extes.generation.errors import Stop
 from extes.generation.gate import Order
+from extes.generation.settler import Outgoing, Settler
 
 ATTEMPTS = 4
 RETRIES = 6  # of one call to the files or batches endpoints, by the openai client
@@ -35,7 +35,7 @@ ENDED = ("completed", "expired", "cancelled", "failed")
 @dataclass
 class _Waiting:
     order: Order
-    payload: dict[str, Any]
+    request: Outgoing
     answer: asyncio.Future[Answer]
     attempts: int = 0
     problem: str = ""
@@ -62,12 +62,13 @@ class Batched:
             self.settler.purse.reserve(most)
 
     async def ask(self, order: Order, key: str, payload: dict[str, Any]) -> Answer:
-        if stored := self.settler.cache.get(key):
+        request = Outgoing.of(key, payload)
+        if stored := self.settler.stored(request):
             self.traffic["from cache"] += 1
-            return answer.read(stored.status, stored.body, payload)
+            return stored
         if self._stopped:
             raise self._stopped
-        waiting = _Waiting(order, payload, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(order, request, asyncio.get_running_loop().create_future())
         self._waiting[key] = waiting
         if self._timer:
             self._timer.cancel()
@@ -123,8 +124,8 @@ class Batched:
         keys: list[str] = []
         size, total = 0, 0.0
         for key, waiting in sorted(self._waiting.items(), key=lambda item: item[1].order)[:REQUESTS_MOST]:
-            size += len(_line(key, waiting.payload))
-            most = self.settler.most(waiting.payload) or 0.0
+            size += len(_line(waiting.request))
+            most = self.settler.most(waiting.request) or 0.0
             if (keys and size > BYTES_MOST) or not self.settler.purse.allows(total + most):
                 break
             total += most
@@ -138,12 +139,12 @@ class Batched:
         return f"{digest}-{self.settler.cache.batch_count()}"
 
     async def _submit(self, name: str, keys: list[str]) -> str:
-        lines = b"".join(_line(key, self._waiting[key].payload) for key in keys)
+        lines = b"".join(_line(self._waiting[key].request) for key in keys)
         upload = await self.client.files.create(file=(f"{name}.jsonl", lines), purpose="batch")
         for key in keys:
-            payload = self._waiting[key].payload
-            most = self.settler.most(payload)
-            self._sent[key] = (self.settler.send(key, payload, most), most)
+            request = self._waiting[key].request
+            most = self.settler.most(request)
+            self._sent[key] = (self.settler.send(request, most), most)
             self.settler.purse.reserve(most)
         self.settler.cache.batch_begin(name, keys)
         made = await self.client.batches.create(
@@ -201,7 +202,7 @@ class Batched:
         if not isinstance(key, str) or key not in self._sent:
             return
         waiting = self._waiting.get(key)
-        payload: dict[str, Any] = waiting.payload if waiting else {"messages": [], "model": ""}
+        request = waiting.request if waiting else Outgoing.of(key, {"messages": [], "model": ""})
         response = response if isinstance(response, dict) else {}
         status = response.get("status_code")
         if not isinstance(status, int) or status in (408, 409, 429) or status >= 500:
@@ -212,10 +213,10 @@ class Batched:
             return  # asked under other settings, and refused: nothing to keep
         body = json.dumps(response.get("body"), ensure_ascii=False)
         if status != 200:
-            answer.fatal(status, body, str(payload["model"]))
+            answer.fatal(status, body, str(request.payload["model"]))
         sent, most = self._sent[key]
         try:
-            self.settler.settle(key, payload, status, body, sent, most, response.get("request_id"))
+            found = self.settler.settle(request, status, body, sent, most, response.get("request_id"))
         except NotAReply as error:
             if waiting:
                 waiting.problem = str(error)
@@ -224,7 +225,7 @@ class Batched:
         self.traffic["answered"] += 1
         if waiting:
             del self._waiting[key]
-            waiting.answer.set_result(answer.read(status, body, payload))
+            waiting.answer.set_result(found)
 
     def _missed(self, key: str) -> None:
         if waiting := self._waiting.get(key):
@@ -253,8 +254,8 @@ class Batched:
         return Stop(f"the Batch API answered HTTP {error.status_code}: {said[:200]}. Run the same command again.", 1)
 
 
-def _line(key: str, payload: dict[str, Any]) -> bytes:
-    row = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": payload}
+def _line(request: Outgoing) -> bytes:
+    row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": request.payload}
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 

@@ -27,6 +27,7 @@ from extes.generation.pool import LOG, Pool
 from extes.generation.pressure import Pressure
 from extes.generation.purse import Purse
 from extes.generation.settings import Settings
+from extes.generation.settler import Settler
 
 # An answer to our prompt, in tokens, until this pool has some of its own to go by.
 ANSWER_TOKENS = 1100
@@ -70,7 +71,7 @@ async def _run(
     pressure = Pressure(means.concurrency)
     gate = Gate(pressure, purse)
     connection = client.connect(settings.base_url, os.environ.get("OPENAI_API_KEY", ""), means.timeout)
-    settler = client.Settler(store, purse, means.batch)
+    settler = Settler(store, purse, means.batch)
     source: client.Source
     if means.batch:
         from extes.generation.batch import Batched

@@ -17,6 +17,7 @@ DECREASE = 0.75
 START = 4
 PATIENCE = 100  # requests answered at the ceiling before one more is tried; doubled each time that is refused
 PATIENCE_MOST = 3200
+STEADY = 2  # answers a place in flight after which a count has proved itself
 STORM_WINDOW = 40
 STORM_LEAST = 20
 STORM_SHARE = 0.5
@@ -93,12 +94,16 @@ class Pressure:
         if epoch < self._epoch:
             return False
         self._epoch += 1
-        self._calm = 0
+        calm, self._calm = self._calm, 0
         self._starting = False
         if self.ceiling is not None and self.limit >= self.ceiling:  # this was the one request above
             self.limit = max(1, self.ceiling - 1)
             self._patience = min(2 * self._patience, PATIENCE_MOST)
             return False
+        if calm >= STEADY * self.limit:  # this count was fine for long: one too many, not a quarter too many
+            self.ceiling = max(2, self.limit)
+            self.limit = max(1, self.limit - 1)
+            return True
         self.ceiling = max(2, seen)
         self.limit = max(1, int(min(self.limit, seen) * DECREASE))
         self._patience = PATIENCE

@@ -33,7 +33,7 @@ class Settings:
 
     ``target`` counts accepted dialogues and candidates. ``round_size`` is the number of requests planned together:
     round n is planned from the pool as it was after round n - 2, so that one round is always under way.
-    ``weights`` is the wanted mix of scenarios. ``give_up`` ends a run after so many requests in a row of which nothing was kept.
+    ``weights`` is the wanted mix of scenarios. ``give_up`` ends a run after so many slots in a row that were not kept.
     """
 
     base_url: str

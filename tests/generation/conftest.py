@@ -105,6 +105,7 @@ def work(tmp_path: Path, seed_folder: Path, capsys: pytest.CaptureFixture[str]) 
 def prices(tmp_path: Path) -> Path:
     path = tmp_path / "prices.toml"
     path.write_text(
-        'date = "2026-11-01"\ncurrency = "USD"\n[[model]]\nname = "m"\ninput = 2.0\ncached_input = 1.0\noutput = 8.0\nbatch = 0.5\n'
+        'date = "2026-11-01"\ncurrency = "USD"\n'
+        '[[model]]\nname = "m"\ninput = 2.0\ncached_input = 1.0\noutput = 8.0\nbatch = 0.5\n'
     )
     return path
