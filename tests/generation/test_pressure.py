@@ -9,7 +9,7 @@ LATENCY = 0.2
 
 
 def simulate(pressure, requests, slots=10**9, per_second=None, retry_after=1.0, seed=0):
-    """Event by event: a server of ``slots`` at once or ``per_second`` (a bucket of one second's worth), which refuses the rest.
+    """A server of ``slots`` at once, or ``per_second`` (a bucket of one second's worth), which refuses the rest.
 
     Returns (times of answers, times of refusals).
     """

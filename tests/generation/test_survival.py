@@ -37,7 +37,7 @@ def test_another_seed_makes_another_pool(work, serve):
     assert not ids[0] & ids[1]
 
 
-@pytest.mark.parametrize("answered", [1, 12, 40])
+@pytest.mark.parametrize("answered", [2, 30])
 def test_killed_at_any_moment_and_resumed_ends_as_an_unbroken_run(work, serve, answered):
     concurrency = 6
     server = serve(latency=0.03, jitter=0.03)

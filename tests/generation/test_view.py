@@ -22,7 +22,7 @@ def test_off_a_terminal_it_prints_plain_lines(work, serve):
 def test_on_a_terminal_it_shows_a_live_table(work, serve):
     server = serve(latency=0.1, form="prose")
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "extes.cli", *work.arguments(server.url, "--concurrency", "4", target=40)]
+    command = [sys.executable, "-m", "extes.cli", *work.arguments(server.url, "--concurrency", "4", target=20)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TERM": "xterm"}, stdout=slave, stderr=slave)
     os.close(slave)
     shown = b""
@@ -37,7 +37,7 @@ def test_on_a_terminal_it_shows_a_live_table(work, serve):
     assert process.wait() == 0
     text = shown.decode()
     assert "\x1b[" in text
-    for word in ("of 40", "unparsable", "accepted", "kept a minute", "left", "in flight", "tokens"):
+    for word in ("of 20", "unparsable", "accepted", "kept a minute", "left", "in flight", "tokens"):
         assert word in text, word
 
 

@@ -42,9 +42,9 @@ def test_500s_and_dropped_connections_are_asked_again(work, serve):
 
 def test_a_fifth_of_all_requests_failing_changes_nothing_in_the_pool(work, serve):
     server = serve()
-    work.generate(server.url, "--round", "16", pool="calm", target=60)
+    work.generate(server.url, "--round", "16", pool="calm", target=36)
     server.behaviour.chaos = 0.2
-    assert work.generate(server.url, "--round", "16", pool="rough", target=60).status == 0
+    assert work.generate(server.url, "--round", "16", pool="rough", target=36).status == 0
     assert work.log("calm") == work.log("rough")
 
 
