@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -121,12 +122,18 @@ def main() -> int:
     steady_from = arrivals[WARM_UP]
     steady = len(arrivals) - WARM_UP
     refused = sum(at >= steady_from for at in counts["refusals"])
-    answered_steady = steady - refused
-    share = answered_steady / (arrivals[-1] - steady_from) / capacity
+    seconds = arrivals[-1] - steady_from
+    worked = [(max(a, steady_from), min(b, arrivals[-1])) for a, b in counts["worked"] if b > steady_from]
+    # Share of the slots' time that was filled. On a loaded machine the server itself answers late, which is no fault of
+    # the client; the share of the nominal rate, which counts it as one, is printed beside it.
+    share = sum(b - a for a, b in worked) / (args.slots * seconds)
+    nominal = (steady - refused) / seconds / capacity
+    service = sum(b - a for a, b in worked) / len(worked)
     print(f"\nmachine: {platform.processor() or platform.machine()}, Python {platform.python_version()}")
     print(f"server: {args.slots} slots of {args.latency * 1000:.0f} ms, {capacity:.0f} requests a second at most")
     print(f"dialogues: {len(kept)} in {took:.1f} s, {len(kept) / took:.1f} a second, start and end included")
-    print(f"capacity used after warm-up: {share:.1%} (whole run: {len(kept) / took / capacity:.1%})")
+    print(f"capacity used after warm-up: {share:.1%} of the slots' time, {nominal:.1%} of the nominal rate")
+    print(f"the server took {service * 1000:.0f} ms an answer; load of this machine: {os.getloadavg()[0]:.1f}")
     print(f"refused after warm-up of {WARM_UP}: {refused} of {steady} requests ({refused / steady:.2%})")
     print(f"most at once: {counts['busy_most']}; sent twice: {counts['sent_twice']}")
     total = time.process_time()

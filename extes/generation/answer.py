@@ -34,9 +34,9 @@ _FORMAT = re.compile(r"response_format|json_schema|json_object|json mode|structu
 _LENGTH = re.compile(r"context.?length|maximum context|too long|too many tokens|reduce the length", re.I)
 _POLICY = re.compile(r"content.?(policy|filter|management)|safety|moderation|flagged", re.I)
 _MODEL = re.compile(
-    r"model.{0,80}(not (found|exist)|does not exist|unknown|invalid|unavailable)|(unknown|invalid) model", re.I
+    r"model_not_found|(unknown|invalid|no such) model|model\b.{0,80}(not found|does not exist|is not a valid)", re.I
 )
-_LIMIT = re.compile(r"max_(completion_)?tokens", re.I)
+_LIMIT = re.compile(r"(unsupported|not supported|unrecogni[sz]ed).{0,120}max_completion_tokens", re.I)
 
 
 def read(status: int, body: str, payload: Mapping[str, Any]) -> Answer:
@@ -108,13 +108,13 @@ def fatal(status: int, said: str, model: str) -> None:
             "again; nothing that was paid for is asked twice.",
             status=1,
         )
-    if status == 404 or (status in (400, 422) and _MODEL.search(said)):
-        raise Stop(
-            f"the server does not know model {model!r}, or there is nothing at this address (HTTP {status}: "
-            f"{said[:200]}). Check --model and --base-url (it usually ends in /v1)."
-        )
-    if status in (400, 422) and "max_completion_tokens" in said and _LIMIT.search(said):
+    if status in (400, 422) and _LIMIT.search(said):
         raise Stop(
             f"the server wants the other name for the token limit (HTTP {status}: {said[:200]}). "
             "Run again with --limit-field max_completion_tokens."
+        )
+    if status == 404 or (status in (400, 422) and _MODEL.search(said) and not _FORMAT.search(said)):
+        raise Stop(
+            f"the server does not know model {model!r}, or there is nothing at this address (HTTP {status}: "
+            f"{said[:200]}). Check --model and --base-url (it usually ends in /v1)."
         )

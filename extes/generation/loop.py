@@ -30,9 +30,11 @@ from extes.generation.state import Round
 
 # One round under way while the one before it is being finished: no wait between rounds, and still a fixed order.
 ROUNDS_OPEN = 2
+# About what it takes to get one request onto the wire.
+SENDING_SECONDS = 0.01
 
 Request = dict[str, Any]
-Resolved = tuple[list[Request], Parsed | None]
+Resolved = tuple[list[Request], Parsed | None, float]  # the last: when it was back, in seconds of the monotonic clock
 
 
 def text_of(dialogue: Dialogue) -> str:
@@ -60,15 +62,19 @@ class Loop:
         if state.settings != self._settings.to_json():
             self._pool.append({"event": "run", "settings": self._settings.to_json()})
         for seed in seeds:
-            if seed.id not in state.entries:
+            entry = state.entries.get(seed.id)
+            if entry is None or entry.state != "seed" or self._pool.dialogue(seed.id) != seed:
                 self._pool.append({"event": "seed", "dialogue": to_json(seed)})
+        given = {seed.id for seed in seeds}
+        for id in [id for id, e in state.entries.items() if e.state == "seed" and id not in given]:
+            self._pool.append({"event": "retire", "id": id})
         if not any(e.state == "seed" for e in state.entries.values()):
             raise Stop("there are no seeds: name their folder with --seeds")
         dialogues = list(self._pool.dialogues())
         self.drift.add_seeds([(text_of(d), e.exemplar.strategies) for e, d in dialogues if e.state == "seed"])
         for entry, dialogue in dialogues:
             self._duplicates.add(dialogue.id, self._duplicates.sketch(text_of(dialogue)))
-            if entry.state != "seed":
+            if entry.exemplar.depth:
                 self.drift.add(entry.exemplar.depth, text_of(dialogue), entry.exemplar.strategies)
 
     async def run(self) -> None:
@@ -123,7 +129,9 @@ class Loop:
     async def _finish(self, round: Round) -> None:
         """Commit the rest of a round, slot by slot."""
         for slot in round.slots[round.done :]:
-            requests, parsed = await self._tasks[slot.round, slot.number]
+            requests, parsed, back = await self._tasks[slot.round, slot.number]
+            # The place this answer frees is being filled right now; judging it can wait, sending cannot.
+            await asyncio.sleep(max(0.0, back + SENDING_SECONDS - time.monotonic()))
             began = time.monotonic()
             self._commit(slot, requests, parsed)
             del self._tasks[slot.round, slot.number]
@@ -156,14 +164,14 @@ class Loop:
             requests.append(request)
             if answer.code is None:
                 try:
-                    return requests, ladder.parse(answer.content, rung)
+                    return requests, ladder.parse(answer.content, rung), time.monotonic()
                 except Unparsable as error:
                     request |= {"code": "unparsable", "detail": str(error)}
                     continue
             request |= {"code": answer.code, "detail": answer.detail}
             if answer.code not in ("format_refused", "empty_reply"):
                 break
-        return requests, None
+        return requests, None, time.monotonic()
 
     def _payload(self, slot: Slot, rung: str) -> dict[str, Any]:
         examples = [self._example(id, rung) for id in slot.exemplars]

@@ -1,8 +1,9 @@
 """What a pool's log adds up to. Pure: events in, counts and open rounds out. Knows nothing of files or the endpoint.
 
-Events, in the order they come: ``run`` (settings), ``seed`` (a dialogue), ``plan`` (a round's slots), ``slot`` (what
-became of one, with every request it took), ``brake`` (drift crossed a bound) and ``decision`` (a person's verdict on a
-candidate; made by the review, which is a part of its own). A dialogue's state is the latest that the log gives it.
+Events, in the order they come: ``run`` (settings), ``seed`` (a dialogue; again where it changed), ``retire`` (a seed
+that was taken away), ``plan`` (a round's slots), ``slot`` (what became of one, with every request it took), ``brake``
+(drift crossed a bound) and ``decision`` (a person's verdict on a candidate; made by the review, which is a part of its
+own). A dialogue's state is the latest that the log gives it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class State:
             self.next_round = event["round"] + 1
         elif kind == "run":
             self._run(event["settings"])
+        elif kind == "retire":
+            self.entries[event["id"]].state = "retired"
         elif kind == "brake":
             self.braked = tuple(event["reasons"])
         elif kind == "decision":

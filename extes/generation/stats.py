@@ -20,7 +20,7 @@ def drift_of(pool: Pool) -> Drift:
     drift, rows = Drift(), list(pool.dialogues())
     drift.add_seeds([(text_of(d), e.exemplar.strategies) for e, d in rows if e.state == "seed"])
     for entry, dialogue in rows:
-        if entry.state != "seed":
+        if entry.exemplar.depth:
             drift.add(entry.exemplar.depth, text_of(dialogue), entry.exemplar.strategies)
     return drift
 
@@ -41,7 +41,8 @@ def report(pool: Pool, paid: Cache | None) -> str:
 def _states(pool: Pool) -> Iterator[str]:
     state = pool.state
     counts = Counter(e.state for e in state.entries.values())
-    yield f"{pool.folder}: " + ", ".join(f"{counts[s]} {s}" for s in ("seed", "candidate", "accepted", "rejected"))
+    named = ("seed", "candidate", "accepted", "rejected") + ("retired",) * bool(counts["retired"])
+    yield f"{pool.folder}: " + ", ".join(f"{counts[s]} {s}" for s in named)
     if pool.torn:
         yield f"the last line is cut short ({pool.torn} bytes); the next run sets it aside and makes that slot again"
     if state.settings:

@@ -118,7 +118,7 @@ class Server:
         self.requests = 0
         self.busy = 0
         self.busy_most = 0
-        self.busy_seconds = 0.0
+        self.worked: list[tuple[float, float]] = []
         self.refusals: list[float] = []
         self.arrivals: list[float] = []
         self.files: dict[str, bytes] = {}
@@ -221,7 +221,7 @@ class Server:
             return body or self.complete(payload)
         finally:
             self.busy -= 1
-            self.busy_seconds += time.monotonic() - begun
+            self.worked.append((begun, time.monotonic()))
 
     def _refuse_429(self) -> None:
         self.refusals.append(time.monotonic())
@@ -363,7 +363,7 @@ def main() -> None:
             json.dumps(
                 {
                     "requests": server.requests,
-                    "busy_seconds": server.busy_seconds,
+                    "worked": server.worked,
                     "busy_most": server.busy_most,
                     "arrivals": server.arrivals,
                     "refusals": server.refusals,

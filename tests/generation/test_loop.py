@@ -204,3 +204,27 @@ def test_another_endpoint_starts_at_the_top_of_the_ladder_again(work, serve, nam
         one.behaviour.form = "strict"
         work.extes(*[a if a != "m" else "other" for a in work.arguments(one.url, target=24)])
     assert work.events(kind="slot")[-1]["dialogue"]["provenance"]["rung"] == "json_schema"
+
+
+def test_seeds_that_changed_are_taken_anew_and_seeds_taken_away_are_retired(work, serve, tmp_path):
+    import shutil
+
+    server = serve(form="text")
+    own = tmp_path / "own"
+    shutil.copytree(work.seeds, own)
+    work.seeds = own
+    work.generate(server.url, "--policy", "uniform", target=24)
+    changed, gone = sorted(own.glob("*/1.txt"))[:2]
+    changed.write_text(changed.read_text().replace("Seeker: ", "Seeker: Listen. ", 1), encoding="utf-8")
+    gone.unlink()
+    asked = len(server.payloads)
+    assert work.generate(server.url, "--policy", "uniform", "--exemplars", "8", target=48).status == 0
+    later = [p["messages"][-1]["content"] for p in server.payloads[asked:]]
+    assert any("Seeker: Listen. " in text for text in later)
+    retired = f"seed/{gone.parent.name}/1"
+    assert work.events(kind="retire") == [{"event": "retire", "id": retired}]
+    last = work.events()[work.events().index({"event": "retire", "id": retired}) :]
+    assert not any(retired in s["exemplars"] for e in last if e["event"] == "plan" for s in e["slots"])
+    assert (
+        "35 seed, 0 candidate, 48 accepted, 0 rejected, 1 retired" in work.extes("pool", "stats", str(work.pool())).out
+    )
