@@ -175,7 +175,7 @@ def _export(args: argparse.Namespace) -> int:
     from extes.generation.pool import Pool
 
     with Pool(args.folder, write=False) as pool:
-        chosen = [d for entry, d in pool.dialogues() if entry.state == args.state]
+        chosen = [d for _, d in pool.dialogues(args.state)]
     dialogue.write_jsonl(chosen, args.out)
     print(f"wrote {len(chosen)} dialogues to {args.out}")
     return 0 if chosen else 1

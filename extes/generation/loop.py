@@ -11,7 +11,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from extes.dialogue import Dialogue, content_hash, to_json
@@ -43,12 +43,10 @@ def text_of(dialogue: Dialogue) -> str:
 
 
 class Loop:
-    """One run on one pool. ``changed`` is called after each commit, for a view."""
+    """One run on one pool."""
 
-    def __init__(
-        self, pool: Pool, settings: Settings, source: Source, changed: Callable[[], None] = lambda: None
-    ) -> None:
-        self._pool, self._settings, self._source, self._changed = pool, settings, source, changed
+    def __init__(self, pool: Pool, settings: Settings, source: Source) -> None:
+        self._pool, self._settings, self._source = pool, settings, source
         self._quota = quota.scenarios(settings.target, settings.weights)
         self._duplicates = Duplicates(checks.DUPLICATE_JACCARD)
         self.drift = Drift()
@@ -70,9 +68,8 @@ class Loop:
             self._pool.append({"event": "retire", "id": id})
         if not any(e.state == "seed" for e in state.entries.values()):
             raise Stop("there are no seeds: name their folder with --seeds")
-        dialogues = list(self._pool.dialogues())
-        self.drift.add_seeds([(text_of(d), e.exemplar.strategies) for e, d in dialogues if e.state == "seed"])
-        for entry, dialogue in dialogues:
+        self.drift.add_seeds([(text_of(d), e.exemplar.strategies) for e, d in self._pool.dialogues("seed")])
+        for entry, dialogue in self._pool.dialogues():
             self._duplicates.add(dialogue.id, self._duplicates.sketch(text_of(dialogue)))
             if entry.exemplar.depth:
                 self.drift.add(entry.exemplar.depth, text_of(dialogue), entry.exemplar.strategies)
@@ -135,7 +132,6 @@ class Loop:
             began = time.monotonic()
             self._commit(slot, requests, parsed)
             del self._tasks[slot.round, slot.number]
-            self._changed()
             self._stop_if_barren()
             # A queue of finished slots must not keep the next requests waiting: half of the time is the network's.
             await asyncio.sleep(time.monotonic() - began)

@@ -81,10 +81,11 @@ class Pool:
     def dialogue(self, id: str) -> Dialogue:
         return self._dialogue(self.state.entries[id])
 
-    def dialogues(self) -> Iterator[tuple[Entry, Dialogue]]:
-        """Every dialogue of the pool in the order of the log, whatever its state."""
+    def dialogues(self, *states: str) -> Iterator[tuple[Entry, Dialogue]]:
+        """Dialogues in the order of the log, one at a time; of these states, or of every state."""
         for entry in list(self.state.entries.values()):
-            yield entry, self._dialogue(entry)
+            if not states or entry.state in states:
+                yield entry, self._dialogue(entry)
 
     def _dialogue(self, entry: Entry) -> Dialogue:
         offset, length = entry.span

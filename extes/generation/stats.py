@@ -17,9 +17,9 @@ from extes.generation.state import State
 
 def drift_of(pool: Pool) -> Drift:
     """The drift of a whole pool, measured anew."""
-    drift, rows = Drift(), list(pool.dialogues())
-    drift.add_seeds([(text_of(d), e.exemplar.strategies) for e, d in rows if e.state == "seed"])
-    for entry, dialogue in rows:
+    drift = Drift()
+    drift.add_seeds([(text_of(d), e.exemplar.strategies) for e, d in pool.dialogues("seed")])
+    for entry, dialogue in pool.dialogues():
         if entry.exemplar.depth:
             drift.add(entry.exemplar.depth, text_of(dialogue), entry.exemplar.strategies)
     return drift
