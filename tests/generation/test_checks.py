@@ -142,24 +142,32 @@ def test_codes_are_all_explained_in_the_readme():
 
 
 def planted(n, pairs, words=310):
-    """``n`` texts of which ``pairs`` have an edited copy with a Jaccard index just above 0.5 among the others."""
+    """``n`` texts, and copies of the first ``pairs`` edited down to a Jaccard index between 0.50 and 0.56.
+
+    Any two texts share stock phrases, as what one model writes does: about 3 % of their 3-grams.
+    """
     rng = random.Random(4)
     vocabulary = [f"w{i}" for i in range(6000)]
-    texts = [rng.choices(vocabulary, k=words) for _ in range(n - pairs)]
+    stock = [rng.choices(vocabulary, k=6) for _ in range(20)]
+    texts = []
+    for _ in range(n):
+        text = rng.choices(vocabulary, k=words - 60)
+        for phrase in rng.sample(stock, k=10):
+            at = rng.randrange(len(text))
+            text[at:at] = phrase
+        texts.append(text)
     copies = []
     for original in texts[:pairs]:
-        copy = list(original)
-        while True:
-            copy[rng.randrange(words)] = rng.choice(vocabulary)
-            candidate = jaccard(shingles(" ".join(original)), shingles(" ".join(copy)))
-            if candidate < rng.uniform(0.5, 0.75):
-                break
+        copy, aim = list(original), rng.uniform(0.51, 0.56)
+        edits = round(words * (1 - aim) / (1 + aim) / 3)  # each edit, apart from the others, changes three 3-grams
+        for at in rng.sample(range(1, words - 2, 3), edits):
+            copy[at] = f"new{rng.randrange(10**6)}"
         copies.append(copy)
     return [" ".join(t) for t in texts], [" ".join(c) for c in copies]
 
 
 def test_near_duplicates_at_full_size_recall_and_time():
-    texts, copies = planted(11_177, 400)
+    texts, copies = planted(11_177, 800)
     index = Duplicates(bound=0.5)
     began = time.process_time()
     for n, text in enumerate(texts):
@@ -171,6 +179,7 @@ def test_near_duplicates_at_full_size_recall_and_time():
         sketch = index.sketch(copy)
         near = index.nearest(sketch)
         exact = jaccard(shingles(texts[n]), sketch.shingles)
+        assert exact < 0.6
         if exact >= 0.5:
             true += 1
             found += near is not None
@@ -178,7 +187,7 @@ def test_near_duplicates_at_full_size_recall_and_time():
                 assert near.id == str(n) and near.jaccard == pytest.approx(exact)
     each = (time.process_time() - began) / (len(texts) + len(copies))
     print(f"recall {found / true:.4f} of {true} pairs, {each * 1000:.2f} ms a dialogue")
-    assert true >= 150
+    assert true >= 600
     assert found / true >= 0.99
     assert each <= 0.001
 
