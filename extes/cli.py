@@ -11,6 +11,7 @@ from pathlib import Path
 
 from extes import __version__
 from extes.errors import Problem
+from extes.generation import commands as generation
 from extes.study import commands as ratings
 
 
@@ -20,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _seeds(commands)
     _dialogues(commands)
+    generation.add_commands(commands)
     ratings.add_commands(commands)
     return top
 
@@ -111,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args))
     except Problem as error:
         print(f"extes: {error}", file=sys.stderr)
+        return error.status
     except OSError as error:
         print(f"extes: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:

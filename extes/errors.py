@@ -2,4 +2,6 @@
 
 
 class Problem(Exception):
-    """Something a person can act on."""
+    """Something a person can act on. ``status`` is the exit status of a command that it ends."""
+
+    status = 2
