@@ -130,7 +130,7 @@ def from_json(item: Any) -> Dialogue:
         if not isinstance(item.get(key), kind):
             raise DialogueError(f"bad_{key}", f'"{key}" is missing or not a {kind.__name__}')
     scenario = item.get("scenario")
-    if scenario is not None and scenario not in taxonomy.SCENARIO:
+    if scenario is not None and not (isinstance(scenario, str) and scenario in taxonomy.SCENARIO):
         raise DialogueError("unknown_scenario", f"{scenario!r} is not one of the 36 scenarios")
     if not item["turns"]:
         raise DialogueError("no_turns", "a dialogue has at least one turn")
@@ -145,7 +145,7 @@ def _turn(item: Any) -> Turn:
     text, strategy = item.get("text"), item.get("strategy")
     if not isinstance(text, str) or not text.strip():
         raise DialogueError("empty_text", "a turn has text")
-    if strategy is not None and strategy not in taxonomy.STRATEGY:
+    if strategy is not None and not (isinstance(strategy, str) and strategy in taxonomy.STRATEGY):
         raise DialogueError("unknown_strategy", f"{strategy!r} is not one of the 16 strategies")
     return Turn(item["speaker"], text, strategy)
 
@@ -160,9 +160,17 @@ def read_text(path: Path) -> tuple[str, bool]:
         raise DialogueError("empty_file", f"{path}: the file is empty")
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return raw.decode(encoding), False
+        text, damaged = raw.decode(encoding), False
     except UnicodeDecodeError:
-        return raw.decode(encoding, errors="replace"), True
+        text, damaged = raw.decode(encoding, errors="replace"), True
+    if not text.strip():
+        raise DialogueError("empty_file", f"{path}: the file is empty")
+    return text, damaged
+
+
+def whole(item: Any) -> Any:
+    """A decoded JSON value with half characters (lone surrogates, which no file can hold) replaced."""
+    return json.loads(json.dumps(item, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def read_jsonl(path: Path) -> tuple[list[Dialogue], Report]:
@@ -174,11 +182,11 @@ def read_jsonl(path: Path) -> tuple[list[Dialogue], Report]:
             continue
         where = f"line {number}"
         try:
-            dialogue = from_json(json.loads(line))
+            dialogue = from_json(whole(json.loads(line)))
         except DialogueError as error:
             report.reject(where, error.code)
             continue
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             report.reject(where, "bad_json")
             continue
         if dialogue.id in seen:

@@ -5,13 +5,15 @@ Form: a list of ``{"scene", "description", "content": [{"User": ...}, {"AI Strat
 Repairs (the dialogue is kept): ``odd_key``, ``user_and_ai_in_one_object``, ``null_text``, ``empty_text``,
 ``response_in_dict``, ``text_in_list``, ``strategy_mapped``, ``strategy_unknown``, ``scene_mapped``, ``scene_unknown``,
 ``scene_missing``, ``consecutive_turns_joined``, ``extra_top_level_key``, ``extra_turn_key``, ``description_missing``,
-``not_a_turn``, ``ai_first``, ``user_last`` (both kept as they are) and ``invalid_utf8``.
+``not_a_turn``, ``ai_first``, ``user_last`` (both kept as they are), ``invalid_utf8`` and
+``lone_surrogate``.
 Rejections (it is not): ``not_an_object``, ``no_content``, ``no_supporter_turn``, ``no_seeker_turn``,
 ``duplicate``, ``bad_json`` and ``file_truncated`` (the unreadable rest of a file counts as one item).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -19,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from extes import taxonomy
-from extes.dialogue import Dialogue, DialogueError, Report, Turn, content_hash, read_text
+from extes.dialogue import Dialogue, DialogueError, Report, Turn, content_hash, read_text, whole
 
 _SEPARATORS = re.compile(r"[\s,]*")
 _TOP_LEVEL = {"scene", "description", "content"}
+_SPEAKER_KEYS = {"seeker": {"user", "seeker"}, "supporter": {"ai", "assistant", "supporter"}}
+_BESIDE_A_SPEAKER = {"a", "b", "response", "reply", "text", "message", "utterance"}
 
 
 def read_extes_json(path: Path) -> tuple[list[Dialogue], Report]:
@@ -35,9 +39,14 @@ def read_extes_json(path: Path) -> tuple[list[Dialogue], Report]:
     dialogues: list[Dialogue] = []
     seen: set[str] = set()
     for where, item in _items(text, report, path):
-        repairs = ["invalid_utf8"] if damaged and "\ufffd" in json.dumps(item, ensure_ascii=False) else []
+        repairs = []
         try:
-            dialogue = _dialogue(item, repairs)
+            mended = whole(item)
+            if mended != item:
+                repairs.append("lone_surrogate")
+            elif damaged and "\ufffd" in json.dumps(item, ensure_ascii=False):
+                repairs.append("invalid_utf8")
+            dialogue = _dialogue(mended, repairs)
         except DialogueError as error:
             report.reject(where, error.code)
             continue
@@ -69,7 +78,7 @@ def write_extes_json(dialogues: Iterable[Dialogue], path: Path) -> None:
 def _items(text: str, report: Report, path: Path) -> Iterator[tuple[str, Any]]:
     """Each item of the list, decoded one by one, so that a file cut in half still yields what is whole."""
     start = _SEPARATORS.match(text).end()  # type: ignore[union-attr]
-    if text[start] not in "[{":
+    if text[start : start + 1] not in ("[", "{"):
         raise DialogueError("not_json", f"{path}: not an ExTES file; it begins with {text[start : start + 20]!r}")
     closed = text[start] == "{"
     position = start if closed else start + 1
@@ -78,15 +87,15 @@ def _items(text: str, report: Report, path: Path) -> Iterator[tuple[str, Any]]:
         position = _SEPARATORS.match(text, position).end()  # type: ignore[union-attr]
         if position >= len(text):
             if not closed:
-                report.reject(f"after item {index - 1}", "file_truncated")
+                report.reject(f"item {index}", "file_truncated")
             return
         if text[position] == "]" and not closed:
             if text[position + 1 :].strip():
-                report.reject(f"after item {index - 1}", "bad_json")
+                report.reject(f"item {index}", "bad_json")
             return
         try:
             item, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             cut = not closed and not text.rstrip().endswith("]")
             report.reject(f"item {index}", "file_truncated" if cut else "bad_json")
             return
@@ -174,13 +183,12 @@ def _turns(entry: Any, repairs: list[str]) -> Iterator[Turn]:
 
 def _kind(key: str) -> str | None:
     """What a key holds, by its words: ``User A``, ``AI_strategy`` and ``AI Strategies`` occur."""
-    words = re.sub(r"[^a-z]+", " ", key.lower()).split()
+    words = set(re.sub(r"[^a-z]+", " ", key.lower()).split())
     if any(w.startswith("strateg") for w in words):
         return "strategy"
-    if "user" in words or "seeker" in words:
-        return "seeker"
-    if "ai" in words or "assistant" in words or "supporter" in words:
-        return "supporter"
+    for speaker, names in _SPEAKER_KEYS.items():
+        if words & names and words <= names | _BESIDE_A_SPEAKER:
+            return speaker
     return None
 
 
@@ -217,11 +225,9 @@ def _strategy(label: Any, repairs: list[str]) -> str | None:
 def _joined(turns: list[Turn], repairs: list[str]) -> list[Turn]:
     """Consecutive turns of one speaker become one; the first strategy among them is kept."""
     joined: list[Turn] = []
-    for turn in turns:
-        if joined and joined[-1].speaker == turn.speaker:
-            last = joined[-1]
-            joined[-1] = Turn(last.speaker, f"{last.text} {turn.text}", last.strategy or turn.strategy)
-            repairs.append("consecutive_turns_joined")
-        else:
-            joined.append(turn)
+    for speaker, run in itertools.groupby(turns, key=lambda turn: turn.speaker):
+        together = list(run)
+        strategy = next((turn.strategy for turn in together if turn.strategy), None)
+        joined.append(Turn(speaker, " ".join(turn.text for turn in together), strategy))
+        repairs += ["consecutive_turns_joined"] * (len(together) - 1)
     return joined

@@ -37,6 +37,14 @@ def test_canonical_lines_read_back_as_written(tmp_path):
         ),
         (json.dumps(dialogue.to_json(make("good"))), "duplicate_id"),
         ("[" * 100_000, "bad_json"),
+        ("9" * 5000, "bad_json"),
+        (json.dumps(dialogue.to_json(make()) | {"scenario": []}), "unknown_scenario"),
+        (
+            json.dumps(
+                dialogue.to_json(make()) | {"turns": [{"speaker": "supporter", "text": "y", "strategy": ["Others"]}]}
+            ),
+            "unknown_strategy",
+        ),
     ],
 )
 def test_a_bad_line_is_rejected_with_its_code_and_the_rest_is_kept(tmp_path, line, code):

@@ -16,6 +16,8 @@ from extes.seeds import load
         "I have been cutting myself again",
         "there is no reason to live",
         "he said he is going to kill me",
+        "He said he would kill me",
+        "I am going to hurt him",
         "I just want it to stop. I wish I was dead.",
         "kms",
         "I could jump off the bridge on my way home",
@@ -37,6 +39,8 @@ def test_a_crisis_is_noticed(text):
         "Taking that job was career suicide",
         "I want to sleep for a week",
         "My father took his own car to the garage",
+        "I'm taking all the blame and taking too many classes",
+        "I hurt her feelings",
     ],
 )
 def test_figures_of_speech_do_not_stop_a_conversation(text):
@@ -51,7 +55,10 @@ def test_a_worry_is_noticed_without_stopping(text):
 def test_a_harmful_reply_is_noticed_and_a_kind_one_is_not():
     assert screen().harmful("You should just die.")
     assert screen().harmful("Go kill yourself")
-    assert not screen().harmful("Are you thinking of killing yourself tonight?".replace("yourself", "someone"))
+    assert screen().harmful("Maybe they would be better off without you. You are worthless.")
+    assert not screen().harmful("Are you thinking about wanting to hurt yourself, or of killing yourself tonight?")
+    assert not screen().harmful("Please don't hurt yourself. You matter.")
+    assert not screen().harmful("I don't think you are worthless at all.")
     assert not screen().harmful("You should rest, and you deserve to be heard.")
 
 

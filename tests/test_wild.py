@@ -98,7 +98,28 @@ def test_unknown_bytes_are_replaced_and_counted(tmp_path):
     assert report.repairs["invalid_utf8"] == 1
 
 
-@pytest.mark.parametrize("raw", [b"", b"  \n", b"\x00\x01\x02" * 100, b"hello", b"\x89PNG\r\n"])
+def test_half_a_character_is_replaced_and_counted(tmp_path):
+    raw = b'[{"scene": "Academic Stress", "description": "x", "content": [{"User": "oh \\ud83d"}, {"AI": "yes"}]}]'
+    dialogues, report = read(tmp_path, None, raw)
+    assert report.repairs["lone_surrogate"] == 1
+    wild.write_extes_json(dialogues, tmp_path / "again.json")
+
+
+def test_a_number_too_long_to_be_one_is_rejected(tmp_path):
+    _, report = read(tmp_path, None, b"[" + b"9" * 5000 + b"]")
+    assert report.rejections == {"bad_json": 1}
+
+
+def test_a_key_that_only_mentions_a_speaker_is_no_turn(tmp_path):
+    odd = [{"User": "a", "AI Emotion": "sad"}, {"AI Strategy": "", "AI": "b"}]
+    dialogues, report = read(tmp_path, [item(odd)])
+    assert [t.text for t in dialogues[0].turns] == ["a", "b"]
+    assert report.repairs == {"extra_turn_key": 1}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"  \n", b",,,", b"\xef\xbb\xbf", b"\xff\xfe", b"\x00\x01\x02" * 100, b"hello", b"\x89PNG\r\n"]
+)
 def test_what_is_no_extes_file_is_a_clear_error(tmp_path, raw):
     path = tmp_path / "ExTES.json"
     path.write_bytes(raw)

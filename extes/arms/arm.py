@@ -25,11 +25,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a reply. The last piece of a reply carries ``finish``: ``length`` where the token cap cut it."""
+    """A stretch of a reply. The last piece of a reply carries ``finish``: ``length`` where the token cap cut it.
+
+    ``left_out`` counts messages of the conversation that did not fit into the arm's context.
+    """
 
     text: str
     tokens: int = 0
     finish: Finish | None = None
+    left_out: int = 0
 
 
 class ArmError(Exception):

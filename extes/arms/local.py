@@ -86,8 +86,8 @@ class Engine:
                     else:
                         model = PeftModel.from_pretrained(model, path, adapter_name=name)
                     self.revisions[name] = f"{self.revisions['']}+{_revision(path, None)}"
-            except (OSError, ValueError) as error:
-                raise ArmError(f"cannot load {self.base}: {error}") from error
+            except Exception as error:  # a broken file raises whatever its reader raises
+                raise ArmError(f"cannot load {self.base}: {type(error).__name__}: {error}") from error
             self.model = model.to(device).eval()
             threading.Thread(target=self._run, name=f"engine {self.base}", daemon=True).start()
             self.ready = True
@@ -125,7 +125,9 @@ class Engine:
         from transformers.generation import logits_process as lp
 
         model, tokenizer = self.model, self.tokenizer
-        ids = self._prompt(messages, max_new_tokens)
+        ids, left_out = self._prompt(messages, max_new_tokens)
+        ends = model.generation_config.eos_token_id
+        ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         shapers: list[Any] = []
         if sampling.repetition_penalty != 1.0:
             shapers.append(lp.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -147,8 +149,8 @@ class Engine:
                 token = int(torch.multinomial(logits.softmax(-1), 1, generator=rng))
             else:
                 token = int(logits.argmax())
-            if token == tokenizer.eos_token_id:
-                yield Piece("", finish="stop")
+            if token in ends:
+                yield Piece("", finish="stop", left_out=left_out)
                 return
             new.append(token)
             text = tokenizer.decode(new, skip_special_tokens=True)
@@ -156,10 +158,10 @@ class Engine:
             yield Piece(whole[len(emitted) :], tokens=1)
             emitted = whole
             feed = torch.tensor([[token]], device=model.device)
-        yield Piece("", finish="length")
+        yield Piece("", finish="length", left_out=left_out)
 
-    def _prompt(self, messages: Messages, max_new_tokens: int) -> Any:
-        """Token ids, shape ``(1, n)``. Where they would overrun the context, the oldest exchanges are left out."""
+    def _prompt(self, messages: Messages, max_new_tokens: int) -> tuple[Any, int]:
+        """Token ids, shape ``(1, n)``, and the number of messages left out: the oldest, where they do not fit."""
         room = max(1, int(self.model.config.max_position_embeddings) - max_new_tokens)
         kept = list(messages)
         while True:
@@ -167,10 +169,10 @@ class Engine:
                 kept, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             )["input_ids"]
             if ids.shape[1] <= room:
-                return ids.to(self.model.device)
+                return ids.to(self.model.device), len(messages) - len(kept)
             start = 1 if kept[0]["role"] == "system" else 0
             if len(kept) - start <= 1:
-                return ids[:, -room:].to(self.model.device)
+                return ids[:, -room:].to(self.model.device), len(messages) - len(kept)
             del kept[start : start + 2]
 
     def _only(self, adapter: str) -> Any:

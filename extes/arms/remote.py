@@ -45,6 +45,10 @@ class RemoteArm:
         import openai
 
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        # Not of OpenAI's protocol, but vLLM's and others'; a server that does not know it says so at once.
+        penalty = (
+            {"repetition_penalty": self.sampling.repetition_penalty} if self.sampling.repetition_penalty != 1 else None
+        )
         try:
             stream = await self._client.chat.completions.create(
                 model=self.model,
@@ -54,13 +58,21 @@ class RemoteArm:
                 top_p=self.sampling.top_p,
                 seed=seed % 2**31,
                 stream=True,
+                extra_body=penalty,
             )
+            finish: str | None = None
             async for chunk in stream:
-                if not chunk.choices:
-                    continue
-                choice = chunk.choices[0]
-                finish = {"length": "length", None: None}.get(choice.finish_reason, "stop")
-                if choice.delta.content or finish:
-                    yield Piece(choice.delta.content or "", tokens=1, finish=finish)  # type: ignore[arg-type]
-        except openai.OpenAIError as error:
+                for choice in chunk.choices:
+                    finish = choice.finish_reason or finish
+                    if choice.delta.content:
+                        yield Piece(choice.delta.content, tokens=1)
+        except (
+            openai.OpenAIError,
+            ValueError,
+            AttributeError,
+            TypeError,
+        ) as error:  # the last three: malformed answers
             raise ArmError(f"arm {self.name}: {type(error).__name__}: {error}") from error
+        if finish not in ("stop", "length"):
+            raise ArmError(f"arm {self.name}: the answer ended with {finish!r}, which is no proper end")
+        yield Piece("", finish="length" if finish == "length" else "stop")

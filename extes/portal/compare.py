@@ -22,6 +22,16 @@ ANSWERS = {"a": "A", "tie": "No difference", "b": "B", "both_bad": "Both are bad
 DRAWN, CHOSEN, OWN = "Give me one", "Let me choose", "My own"
 
 
+def remembered(kept: Any) -> str | None:
+    """The token that the browser kept, for a page whose session on the server is gone."""
+    return kept.get("comparison") if isinstance(kept, dict) else None
+
+
+def focus(selector: str) -> str:
+    """Script that moves the focus to what has just appeared, for keyboards and screen readers."""
+    return f"() => setTimeout(() => document.querySelector('{selector}')?.focus(), 300)"
+
+
 def page(conduct: Conduct, demo: gr.Blocks) -> None:
     study, words = conduct.study, texts()["compare"]
 
@@ -54,7 +64,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
             lines=1,
             max_lines=6,
         )
-        progress = gr.Markdown(elem_classes="progress")
+        progress = gr.Markdown(elem_classes=["progress", "announced"])
 
     with gr.Column(visible=False) as rating_part:
         gr.Markdown("### Your rating")
@@ -86,7 +96,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         return [
             html.situation(view["scenario"], view["scenario_definition"]),
             html.thread(exchanges),
-            gr.update(value="", interactive=not full),
+            gr.update(interactive=not full),
             f"{note} {step}".strip(),
             *show(*visible),
         ]
@@ -108,27 +118,37 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         keep = {"comparison": opened["comparison"], "rater": opened["rater"]}
         return [keep, opened["comparison"], [], *talking(opened, []), *([gr.update(value=None)] * len(answers)), ""]
 
-    async def on_message(token: str, text: str, said: list[dict[str, Any]]) -> AsyncIterator[Any]:
+    async def on_message(
+        token: str | None, kept: Any, text: str, said: list[dict[str, Any]]
+    ) -> AsyncIterator[list[Any]]:
+        token = token or remembered(kept)
         unchanged = [gr.skip()] * len(spoken)
+        sent = False
         try:
             async for frame in conduct.say(token, text):
-                now = {"message": text.strip(), **frame}
                 if "stopped" in frame:
                     note = html.stopped(frame["stopped"]["text"])
-                    yield [said, *unchanged[:4], *show(end, again, note=note)]
+                    yield [said, *unchanged[:2], gr.update(value=""), "", *show(end, again, note=note)]
                     return
                 if not frame["finished"]:
-                    shown = html.thread(said, now)
-                    waiting = "" if frame["a"] or frame["b"] else words["thinking"]
-                    yield [said, gr.skip(), shown, gr.update(value="", interactive=False), waiting, *unchanged[4:]]
+                    shown = html.thread(said, {"message": text.strip(), **frame})
+                    box = gr.skip() if sent else gr.update(value="")
+                    waiting = gr.skip() if frame["a"] or frame["b"] else words["thinking"]
+                    yield [said, gr.skip(), shown, box, waiting, *unchanged[4:]]
+                    sent = True
                     continue
-                said = [*said, now]
                 view = await conduct.view(token)
-                yield [said, *talking(view, said, words["concern"] if frame.get("concern") else "")]
+                if view["state"] != "open":  # rated meanwhile: the receipt stays
+                    return
+                note = words["concern"] if frame.get("concern") else words["answered"]
+                yield [view["exchanges"], *talking(view, view["exchanges"], note)]
         except Refused as error:
+            if sent:  # give back what was taken out of the box
+                yield [said, gr.skip(), html.thread(said), gr.update(value=text), "", *unchanged[4:]]
             raise refusal(error) from None
 
-    async def on_rate(token: str, comment: str, *given: str | None) -> Any:
+    async def on_rate(token: str | None, saved: Any, comment: str, *given: str | None) -> Any:
+        token = token or remembered(saved)
         form = {
             "answers": {c.name: g for c, g in zip(study.criteria, given, strict=True) if g is not None},
             "comment": comment,
@@ -137,7 +157,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
             kept = await conduct.rate(token, form)
         except Refused as error:
             raise refusal(error) from None
-        return [*show(end, again, note=html.receipt(kept["receipt"], kept["reveal"]))]
+        return show(end, again, note=html.receipt(kept["receipt"], kept["reveal"], kept.get("help")))
 
     async def on_load(kept: Any) -> Any:
         """Go on with a comparison that a reload or a restart interrupted."""
@@ -148,25 +168,32 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
             view = await conduct.view(kept["comparison"])
         except Refused:
             return nothing
+        if view["state"] == "rated":
+            done = await conduct.rate(kept["comparison"], None)
+            note = html.receipt(done["receipt"], done["reveal"])
+            return [kept["comparison"], [], *[gr.skip()] * 4, *show(end, again, note=note)]
         if view["state"] != "open":
             return nothing
         return [kept["comparison"], view["exchanges"], *talking(view, view["exchanges"], words["resumed"])]
 
-    def on_again() -> Any:
-        return [None, [], *show(consent_part)]
+    def on_again(kept: Any) -> Any:
+        rater = {"rater": kept["rater"]} if isinstance(kept, dict) and "rater" in kept else None
+        return [rater, None, [], "", *show(consent_part)]
 
     def on_way(way: str) -> Any:
         return gr.update(visible=way == CHOSEN), gr.update(visible=way == OWN)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
     way.change(on_way, way, [chosen, own], queue=False, **quiet)
-    begin.click(
+    beginning = begin.click(
         on_begin,
         [way, chosen, own, agreed, of_age, publish, saved],
         [saved, token, said, *spoken, *answers, comment],
         **quiet,
     )
-    message.submit(on_message, [token, message, said], [said, *spoken], trigger_mode="multiple", **quiet)
-    send.click(on_rate, [token, comment, *answers], parts, trigger_mode="once", **quiet)
-    again.click(on_again, None, [token, said, *parts], **quiet)
+    beginning.success(None, js=focus(".situation"))
+    message.submit(on_message, [token, saved, message, said], [said, *spoken], trigger_mode="always_last", **quiet)
+    sending = send.click(on_rate, [token, saved, comment, *answers], parts, trigger_mode="once", **quiet)
+    again.click(on_again, saved, [saved, token, said, message, *parts], **quiet)
+    sending.success(None, js=focus(".receipt"))
     demo.load(on_load, saved, [token, said, *spoken], **quiet)

@@ -17,7 +17,7 @@ def help_box(help: Help) -> str:
     lines = "".join(
         f'<li><a href="tel:{escape(line.call)}">{escape(line.place)}: <b>{escape(line.name)}</b>'
         f"<br>{escape(line.note or line.call)}</a></li>"
-        for line in help.lines
+        for line in help.line
     )
     return (
         '<div class="help"><details><summary>Need help now? <span>Talk to a person.</span></summary>'
@@ -36,7 +36,7 @@ def notice(ready: bool) -> str:
 def situation(name: str, definition: str) -> str:
     body = f"<br>{escape(definition)}" if definition else ""
     task = escape(texts()["compare"]["task"])
-    return f'<div class="situation"><b>{escape(name)}</b>{body}<br><small>{task}</small></div>'
+    return f'<div class="situation" tabindex="-1"><b>{escape(name)}</b>{body}<br><small>{task}</small></div>'
 
 
 def thread(exchanges: Sequence[Mapping[str, Any]], now: Mapping[str, Any] | None = None) -> str:
@@ -44,12 +44,8 @@ def thread(exchanges: Sequence[Mapping[str, Any]], now: Mapping[str, Any] | None
     blocks = [_exchange(e["message"], e, finished=True) for e in exchanges]
     if now is not None:
         blocks.append(_exchange(now["message"], now, finished=now["finished"]))
-    done = now is None or now["finished"]
-    status = texts()["compare"]["answered"] if done and blocks else ""
-    return (
-        f'<section class="thread" aria-label="Conversation" aria-busy="{"false" if done else "true"}">{"".join(blocks)}'
-        f'</section><div class="sr" role="status" style="position:absolute;left:-999rem">{escape(status)}</div>'
-    )
+    busy = "false" if now is None or now["finished"] else "true"
+    return f'<section class="thread" aria-label="Conversation" aria-busy="{busy}">{"".join(blocks)}</section>'
 
 
 def _exchange(message: str, replies: Mapping[str, str], finished: bool) -> str:
@@ -66,14 +62,15 @@ def stopped(text: str) -> str:
     return f'<div class="stopped" role="alert">{escape(text)}</div>'
 
 
-def receipt(code: str, reveal: Mapping[str, str] | None) -> str:
+def receipt(code: str, reveal: Mapping[str, str] | None, help: str | None = None) -> str:
     told = ""
     if reveal:
         rows = "".join(f"<dt>Side {s.upper()}</dt><dd>{escape(reveal[s])}</dd>" for s in SIDES)
         told = f"<dl>{rows}</dl>"
     words = texts()["compare"]
     return (
-        f'<div class="receipt" role="status"><b>{escape(words["receipt"])}</b><code>{escape(code)}</code>'
+        (stopped(help) if help else "")
+        + f'<div class="receipt" tabindex="-1"><b>{escape(words["receipt"])}</b><code>{escape(code)}</code>'
         f"{escape(words['receipt_note'])}{told}</div>"
     )
 

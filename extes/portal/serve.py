@@ -44,10 +44,11 @@ def main() -> int:
         demo = build(Conduct(study, store, arms))
         try:
             url = launch(demo)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             print(f"cannot serve: {error}; GRADIO_SERVER_PORT names another port", file=sys.stderr)
             return 2
-        print(f"The portal is at {url}  (study: {study.title}, {study.hash}; models are loading)", flush=True)
+        print(f"The portal is at {url}\nStudy: {study.title} ({study.name}, {study.hash})", flush=True)
+        print(f"Ratings are kept in {store.folder.resolve()}\nModels are loading.", flush=True)
 
         failed: list[ArmError] = []
 
@@ -68,5 +69,8 @@ def main() -> int:
             return 2
         print("The portal has stopped; every acknowledged rating is on disk.", flush=True)
         return 0
+    except Problem as error:
+        print(error, file=sys.stderr)
+        return 2
     finally:
         store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -31,15 +32,20 @@ def conversation(history: Any) -> list[dict[str, str]]:
     """A client's history as alternating messages, or :class:`Refused`. The portal's own notes are left out."""
     if not isinstance(history, list):
         raise Refused('history is a list of {"role": "user" or "assistant", "content": TEXT}.')
-    notes = set(texts()["chat"].values())
+    words = texts()["chat"]
+    notes = {words["crisis"], words["withheld"], words["failed"]}
+    worry = f"\n\n*{words['concern']}*"
     messages: list[dict[str, str]] = []
     for item in history:
         if not isinstance(item, dict) or item.get("role") not in ("user", "assistant"):
             raise Refused('history is a list of {"role": "user" or "assistant", "content": TEXT}.')
         text = plain(item.get("content")).strip()
-        if text in notes and messages:
-            messages.pop()  # the message that was answered by a note, not by the model
-        elif text and text not in notes:
+        if item["role"] == "assistant":
+            if text in notes:
+                del messages[-1:]  # the message that was answered by a note, not by the model
+                continue
+            text = text.removesuffix(worry)
+        if text:
             messages.append({"role": item["role"], "content": text})
     alternating: list[dict[str, str]] = []
     for message in messages:
@@ -68,19 +74,19 @@ async def talk(conduct: Conduct, message: Any, history: Any) -> AsyncIterator[st
     generation = conduct.study.generation
     if past and past[-1]["role"] == "user":
         past.pop()
+    messages = [*past, {"role": "user", "content": text}]
     try:
-        async for piece in arm.reply(
-            [*past, {"role": "user", "content": text}], generation.max_new_tokens, secrets.randbits(48)
-        ):
-            said, finish = said + piece.text, piece.finish or finish
-            if guard.harmful(said):
-                yield words["withheld"]
-                return
-            if (now := tidy(said, None)) != shown and now:
-                shown = now
-                yield shown
-    except ArmError as error:
-        log.error("chat: %s", error)
+        async with asyncio.timeout(generation.deadline_seconds):
+            async for piece in arm.reply(messages, generation.max_new_tokens, secrets.randbits(48)):
+                said, finish = said + piece.text, piece.finish or finish
+                if guard.harmful(said):
+                    yield words["withheld"]
+                    return
+                if (now := tidy(said, None)) != shown and now:
+                    shown = now
+                    yield shown
+    except (ArmError, TimeoutError) as error:
+        log.error("chat: %s", error or "no reply in time")
         yield words["failed"]
         return
     reply = tidy(said, finish) or words["failed"]

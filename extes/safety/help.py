@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
-@dataclass(frozen=True)
-class Line:
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Line(_Strict):
     """One line that a person answers. ``call`` is what a phone dials."""
 
     place: str
     name: str
-    call: str
+    call: str = Field(pattern=r"^\+?[0-9]+$")
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Help:
+class Help(_Strict):
     version: str
+    checked: str = Field(description="the day on which somebody last made sure of the numbers")
     intro: str
     emergency: str
-    directory: str
+    directory: str = Field(pattern=r"^https://")
     directory_note: str
-    lines: tuple[Line, ...]
+    line: tuple[Line, ...] = Field(min_length=1, strict=False)
 
 
 def parse(text: str) -> Help:
-    """Raises ``ValueError`` (a TOML error included) or ``KeyError``/``TypeError`` where the form is not met."""
-    data = tomllib.loads(text)
-    return Help(
-        version=data["version"],
-        intro=data["intro"],
-        emergency=data["emergency"],
-        directory=data["directory"],
-        directory_note=data["directory_note"],
-        lines=tuple(Line(**line) for line in data["line"]),
-    )
+    """Raises ``ValueError`` (which TOML and pydantic errors are) where the form is not met."""
+    return Help.model_validate(tomllib.loads(text))

@@ -33,8 +33,8 @@ class Assignment:
     scenario: str
 
 
-def assign(seed: int, position: int, arms: Sequence[str], scenarios: Sequence[str]) -> Assignment:
-    """The assignment at a position of the stream; ``scenario`` is the one drawn should the rater not choose."""
+def assign(seed: str, position: int, arms: Sequence[str], scenarios: Sequence[str]) -> Assignment:
+    """The assignment at a position of the stream of ``seed``; ``scenario`` is for a rater who names none."""
     cells = list(itertools.permutations(arms, 2)) * REPEATS
     block, offset = divmod(position, len(cells))
     random.Random(f"{seed}/arms/{block}").shuffle(cells)

@@ -25,7 +25,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     withdraw.add_argument("receipt", help="as the rater got it, like 1A2B-3C4D-5E6F-7A8B")
     withdraw.set_defaults(run=_withdraw)
 
-    _verb(verbs, "verify", "prove that the log is complete and unaltered").set_defaults(run=_verify)
+    _verb(verbs, "verify", "prove that no event of the log was altered or taken out of its middle").set_defaults(
+        run=_verify
+    )
 
 
 def _verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str) -> argparse.ArgumentParser:
@@ -47,6 +49,8 @@ def _export(args: argparse.Namespace) -> int:
     from extes.study.comparison import fold_all
     from extes.study.ratings import row
 
+    if args.out.is_dir() or not args.out.parent.is_dir():
+        raise Problem(f"{args.out}: name a file in a folder that exists, like ratings.jsonl")
     store = _open(args)
     events = list(store.events())
     configs = {e.body["hash"]: e.body["config"] for e in events if e.kind == "study"}
@@ -60,6 +64,9 @@ def _export(args: argparse.Namespace) -> int:
     states = {s: sum(c.state == s for c in comparisons) for s in ("open", "voided", "withdrawn")}
     left = ", ".join(f"{n} {state}" for state, n in states.items())
     print(f"wrote {len(rated)} ratings to {args.out}; of {len(comparisons)} comparisons the others are: {left}")
+    private = sum(not c.opened["consent"]["publish_transcript"] for c in rated)
+    if private:
+        print(f"NOT for publication as it is: {private} raters did not agree to have their conversation published")
     return 0
 
 
@@ -82,7 +89,8 @@ def _withdraw(args: argparse.Namespace) -> int:
     from extes.study.store import Exists
 
     store = _open(args)
-    wanted = hashlib.sha256(args.receipt.strip().upper().encode()).hexdigest()
+    code = "".join(c for c in args.receipt.upper() if c.isalnum())
+    wanted = hashlib.sha256("-".join(code[i : i + 4] for i in range(0, len(code), 4)).encode()).hexdigest()
     for event in store.events(kind="rated"):
         if event.body["receipt_hash"] == wanted:
             try:
@@ -98,10 +106,12 @@ def _withdraw(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from extes.study.store import StoreError
 
+    store = _open(args)
     try:
-        n = _open(args).verify()
+        n, last = store.verify()
     except StoreError as error:
         print(f"NOT intact: {error}")
         return 1
-    print(f"{n} events, each follows from the one before it.")
+    print(f"{n} events, each follows from the one before it; the last hash is {last}")
+    print("Keep that number and hash elsewhere: only they can show later that nothing was cut off at the end.")
     return 0

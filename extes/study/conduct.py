@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import json
 import logging
 import secrets
 import time
@@ -36,8 +37,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reply:
+    """A reply and what it rests on. ``messages_left_out`` did not fit into the arm's context."""
+
     text: str
     revision: str
+    prompt_hash: str
+    messages_left_out: int
     seed: int
     tokens: int
     seconds: float
@@ -73,36 +78,47 @@ class Conduct:
         if given.situation and self._screen(given.situation) == "crisis":
             raise Refused(texts()["stopped"]["safety"])
         token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
-        async with self._opening:
-            position = await self._kept(self.store.count, "opened", self.study.hash)
-            assignment = assign(
-                self.study.generation.seed,
-                position,
-                [arm.name for arm in self.study.arms],
-                [s.name for s in taxonomy.SCENARIOS],
-            )
-            source = "drawn"
-            if given.situation:
-                source = "chosen" if given.situation in taxonomy.SCENARIO else "own"
-            situation = given.situation or assignment.scenario
-            body = {
-                "study": self.study.hash,
-                "study_name": self.study.name,
-                "study_version": self.study.version,
-                "code": __version__,
-                "rater": self.store.pseudonym("rater", rater),
-                "consent": {"hash": self.study.consent_hash, "publish_transcript": given.publish_transcript},
-                "scenario": {"source": source, "text": situation},
-                "assignment": {
-                    "position": assignment.position,
-                    "block": assignment.block,
-                    "sides": assignment.arms,
-                    "probability": assignment.probability,
-                },
-                "screen": self._screen.version,
-            }
-            await self._kept(self.store.append, "opened", body, comparison_id(token))
+        situation = ""
+        async with self._opening:  # one at a time here; the store settles it with another process
+            while not situation:
+                situation = await self._open(token, rater, given)
         return {"comparison": token, "rater": rater} | self._open_view(situation)
+
+    async def _open(self, token: str, rater: str, given: forms.Consent) -> str:
+        """Open at the next position; returns the situation, or nothing where another was faster: then try again.
+
+        The stream is seeded with a word that never leaves the server: a study file is public, and with its seed alone a
+        situation would tell its position, and the position the sides.
+        """
+        secret = self.store.pseudonym("assignment", f"{self.study.hash}/{self.study.generation.seed}")
+        position = await self._kept(self.store.count, "opened", self.study.hash)
+        arms = [arm.name for arm in self.study.arms]
+        assignment = assign(secret, position, arms, [s.name for s in taxonomy.SCENARIOS])
+        source = "drawn"
+        if given.situation:
+            source = "chosen" if given.situation in taxonomy.SCENARIO else "own"
+        situation = given.situation or assignment.scenario
+        body = {
+            "study": self.study.hash,
+            "study_name": self.study.name,
+            "study_version": self.study.version,
+            "code": __version__,
+            "rater": self.store.pseudonym("rater", rater),
+            "consent": {"hash": self.study.consent_hash, "publish_transcript": given.publish_transcript},
+            "scenario": {"source": source, "text": situation},
+            "assignment": {
+                "position": assignment.position,
+                "block": assignment.block,
+                "sides": assignment.arms,
+                "probability": assignment.probability,
+            },
+            "screen": self._screen.version,
+        }
+        try:
+            await self._kept(self.store.append, "opened", body, comparison_id(token), position)
+        except Exists:
+            return ""
+        return situation
 
     def _open_view(self, situation: str) -> dict[str, Any]:
         known = taxonomy.SCENARIO.get(situation)
@@ -162,7 +178,7 @@ class Conduct:
             try:
                 await self._kept(self.store.append, "exchanged", body, comparison.id, number)
             except Exists:
-                raise Refused("This message was already answered. Please reload the page.") from None
+                raise Refused("This comparison went on or ended elsewhere. Please reload the page.") from None
         finally:
             self._answering.discard(comparison.id)
         concern = {"concern": True} if level == "concern" else {}
@@ -183,24 +199,32 @@ class Conduct:
                 raise Refused("The last message is still being answered. Please wait a moment.")
             given = forms.rating(rating, self.study)
             receipt = self._receipt(comparison)
+            distress = self._screen(given.comment) == "crisis"
             body = {
                 "answers": given.answers,
-                "comment": given.comment,
+                "comment": "" if distress else given.comment,
+                "comment_withheld": "safety" if distress else None,
                 "exchanges": said,
                 "receipt_hash": hashlib.sha256(receipt.encode()).hexdigest(),
             }
             try:
                 await self._kept(self.store.append, "rated", body, comparison.id)
             except Exists:
-                log.info("comparison %s was rated by a request beside this one", comparison.id)
-        elif comparison.state != "rated":
+                log.info("comparison %s was ended by a request beside this one", comparison.id)
+            comparison = await self._find(token)
+        if comparison.state == "withdrawn":
+            raise Refused("This rating was withdrawn.")
+        if comparison.rated is None:
             raise Refused("This comparison ended without a rating. Please start another.")
         reveal = {s: self.study.arm(a).label for s, a in comparison.sides.items()} if self.study.reveal else None
-        return {"receipt": self._receipt(comparison), "reveal": reveal}
+        kept = {"receipt": self._receipt(comparison), "reveal": reveal}
+        if comparison.rated.get("comment_withheld"):
+            kept["help"] = texts()["compare"]["comment_withheld"]
+        return kept
 
     async def _find(self, token: Any) -> Comparison:
         known = None
-        if isinstance(token, str) and 0 < len(token) <= 100:
+        if isinstance(token, str) and 0 < len(token) <= 100 and token.isascii():
             known = fold(await self._kept(lambda: list(self.store.events(comparison=comparison_id(token)))))
         if known is None:
             raise Refused("This comparison is not known here. Please start a new one.")
@@ -227,20 +251,32 @@ class Conduct:
         digest = hashlib.sha256(f"{self.study.generation.seed}/{comparison.id}/{number}/{arm.name}".encode()).digest()
         seed = int.from_bytes(digest[:6], "big")
         messages = [*comparison.history(side), {"role": "user", "content": text}]
-        parts, tokens, finish, began = [], 0, None, time.monotonic()
+        prompt = json.dumps([self.study.arm(arm.name).system_prompt, messages], ensure_ascii=False)
+        parts, tokens, left_out, finish, began = [], 0, 0, None, time.monotonic()
         try:
             async for piece in arm.reply(messages, self.study.generation.max_new_tokens, seed):
                 parts.append(piece.text)
                 tokens += piece.tokens
+                left_out = max(left_out, piece.left_out)
                 finish = piece.finish or finish
-        except ArmError as error:
-            raise Failed("arm_failed", side, str(error)) from error
+        except Exception as error:  # whatever an arm raises is that arm's failure, and both sides' end
+            detail = str(error) if isinstance(error, ArmError) else f"arm {arm.name}: {type(error).__name__}: {error}"
+            raise Failed("arm_failed", side, detail) from error
         said = tidy("".join(parts), finish)
         if not said:
             raise Failed("arm_failed", side, f"arm {arm.name} said nothing")
         if self._screen.harmful(said):
             raise Failed("unsafe_reply", side, f"arm {arm.name} said something harmful")
-        return Reply(said, arm.revision, seed, tokens, round(time.monotonic() - began, 3), finish)
+        return Reply(
+            text=said,
+            revision=arm.revision,
+            prompt_hash=hashlib.sha256(prompt.encode()).hexdigest()[:16],
+            messages_left_out=left_out,
+            seed=seed,
+            tokens=tokens,
+            seconds=round(time.monotonic() - began, 3),
+            finish=finish,
+        )
 
     async def _release(self, replies: dict[Side, Reply]) -> AsyncIterator[dict[str, Any]]:
         """Frames of both replies, one word of each a beat."""

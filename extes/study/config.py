@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from extes.errors import Problem
 from extes.safety import help as help_lines
@@ -23,12 +24,17 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Answer = Literal["a", "tie", "b", "both_bad", "cant_judge"]
 
 
+def _misfit(at: tuple[str | int, ...], message: str) -> PydanticCustomError:
+    """A fault in how keys fit together, told at the key that should change."""
+    return PydanticCustomError("misfit", "{reason}", {"reason": message, "at": at})
+
+
 class StudyError(Problem):
     """A study file that cannot be used. The text names file, line and reason."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Sampling(_Strict):
@@ -66,7 +72,7 @@ class Criterion(_Strict):
     name: Name
     label: str
     definition: str
-    answers: tuple[Answer, ...] = ("a", "tie", "b")
+    answers: tuple[Answer, ...] = Field(("a", "tie", "b"), min_length=2)
 
 
 class Generation(_Strict):
@@ -84,7 +90,7 @@ class Study(_Strict):
     name: Name
     version: str
     title: str
-    language: str = "en"
+    language: Literal["en"] = "en"
     minimum_exchanges: int = Field(3, ge=1, le=50)
     maximum_exchanges: int = Field(12, ge=1, le=50)
     max_message_chars: int = Field(2000, ge=1, le=100_000)
@@ -92,7 +98,7 @@ class Study(_Strict):
     reveal: bool = True
     results: Literal["hidden", "open"] = "hidden"
     chat: str = ""
-    consent: str
+    consent: str = Field(min_length=20, description="the text that raters agree to")
     help: str = ""
     generation: Generation = Generation()
     criteria: tuple[Criterion, ...]
@@ -102,15 +108,15 @@ class Study(_Strict):
     def _fits_together(self) -> Study:
         names = [arm.name for arm in self.arms]
         for kind, given in (("arms", names), ("criteria", [c.name for c in self.criteria])):
-            for name in given:
-                if given.count(name) > 1:
-                    raise ValueError(f'two {kind} are called "{name}"')
+            for n, name in enumerate(given):
+                if name in given[:n]:
+                    raise _misfit((kind, n, "name"), f'two {kind} are called "{name}"')
         if len(self.arms) < 2 or not self.criteria:
-            raise ValueError("a study compares two [[arms]] or more by one of [[criteria]] or more")
+            raise _misfit((), "a study compares two [[arms]] or more by one of [[criteria]] or more")
         if self.chat and self.chat not in names:
-            raise ValueError(f'chat names the arm "{self.chat}", which is not among {", ".join(names)}')
+            raise _misfit(("chat",), f'there is no arm "{self.chat}" among {", ".join(names)}')
         if self.maximum_exchanges < self.minimum_exchanges:
-            raise ValueError("maximum_exchanges is below minimum_exchanges")
+            raise _misfit(("maximum_exchanges",), "it is below minimum_exchanges")
         return self
 
     @property
@@ -144,8 +150,9 @@ def load(path: Path) -> Study:
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not valid TOML: {error}") from error
 
-    for key in ("consent", "help"):
-        if isinstance(data.get(key), str):
+    named = {key: data[key] for key in ("consent", "help") if isinstance(data.get(key), str)}
+    for key in named:
+        if named[key]:
             try:
                 data[key] = (path.parent / data[key]).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
@@ -155,8 +162,11 @@ def load(path: Path) -> Study:
         data["help"] = (files("extes") / "resources" / "help_lines.toml").read_text(encoding="utf-8")
     try:
         help_lines.parse(str(data["help"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path}, line {_line(text, ('help',))}: the help-line file is malformed: {error}") from error
+    except ValueError as error:
+        line = _line(text, ("help",))
+        raise StudyError(
+            f"{path}, line {line}: the help-line file {named.get('help', '')} is malformed: {error}"
+        ) from error
 
     try:
         return Study.model_validate(data)
@@ -166,7 +176,7 @@ def load(path: Path) -> Study:
 
 def _explain(path: Path, text: str, problem: object) -> str:
     assert isinstance(problem, dict)
-    keys: tuple[str | int, ...] = problem["loc"]
+    keys: tuple[str | int, ...] = problem.get("ctx", {}).get("at") or problem["loc"]
     dotted = ".".join(str(k + 1) if isinstance(k, int) else k for k in keys) or "the study"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":

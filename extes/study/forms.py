@@ -42,9 +42,15 @@ def consent(data: Any) -> Consent:
         raise Refused("scenario is the name of a situation, your own words, or null to have one drawn.")
     if situation is not None and len(situation) > MAX_SITUATION_CHARS:
         raise Refused(f"Please describe your situation in at most {MAX_SITUATION_CHARS} characters.")
-    if rater is not None and (not isinstance(rater, str) or not 16 <= len(rater) <= 100):
+    if rater is not None and (not isinstance(rater, str) or not 16 <= len(rater) <= 100 or not rater.isascii()):
         raise Refused("rater is the word that an earlier start gave back, or is left out.")
-    return Consent(publish, situation.strip() or None if situation else None, rater)
+    situation = _storable(situation.strip()) if situation else None
+    return Consent(publish, situation or None, rater)
+
+
+def _storable(text: str) -> str:
+    """Text without half characters, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def message(text: Any, study: Study) -> str:
@@ -54,7 +60,7 @@ def message(text: Any, study: Study) -> str:
         raise Refused(
             f"The message has {len(text):,} characters; at most {study.max_message_chars:,} fit. Please shorten it."
         )
-    return text.strip()
+    return _storable(text.strip())
 
 
 @dataclass(frozen=True)
@@ -78,4 +84,4 @@ def rating(data: Any, study: Study) -> Rating:
             raise Refused(f"{criterion.label}: the answer is one of {', '.join(criterion.answers)}.")
     if not isinstance(comment, str) or len(comment) > study.max_comment_chars:
         raise Refused(f"The comment is a text of at most {study.max_comment_chars:,} characters.")
-    return Rating({c.name: answers[c.name] for c in study.criteria}, comment.strip())
+    return Rating({c.name: answers[c.name] for c in study.criteria}, _storable(comment.strip()))

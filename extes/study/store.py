@@ -1,12 +1,14 @@
 """The event log: one SQLite database, append only, hash-chained. The only door to what is kept.
 
 Knows events and bytes on disk; does not know what a comparison is. An event is acknowledged when ``append`` returns:
-the transaction is then on disk (``synchronous=FULL``). The database itself forbids change and removal (triggers), a
-second effective rating of a comparison and a second exchange of the same number (unique indexes).
+the transaction is then on disk (``synchronous=FULL``). The database itself forbids change and removal, a second ending
+of a comparison (a rating or a void), a second exchange of one number, an exchange after the ending, and two comparisons
+on one position of the assignment (triggers and unique indexes); so requests side by side, and processes, cannot.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -23,6 +25,7 @@ from typing import Any
 from extes.errors import Problem
 
 SCHEMA_VERSION = 1
+KEY_BYTES = 32
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -37,9 +40,16 @@ CREATE TABLE IF NOT EXISTS events (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_comparison ON events (comparison, seq);
 CREATE INDEX IF NOT EXISTS by_kind ON events (kind, seq);
-CREATE UNIQUE INDEX IF NOT EXISTS one_of_a_kind ON events (comparison, kind)
-    WHERE kind IN ('opened', 'rated', 'voided', 'withdrawn');
+CREATE UNIQUE INDEX IF NOT EXISTS one_opening ON events (comparison) WHERE kind = 'opened';
+CREATE UNIQUE INDEX IF NOT EXISTS one_opening_of_a_position ON events (json_extract(body, '$.study'), number)
+    WHERE kind = 'opened';
+CREATE UNIQUE INDEX IF NOT EXISTS one_ending ON events (comparison) WHERE kind IN ('rated', 'voided');
+CREATE UNIQUE INDEX IF NOT EXISTS one_withdrawal ON events (comparison) WHERE kind = 'withdrawn';
 CREATE UNIQUE INDEX IF NOT EXISTS one_exchange_of_a_number ON events (comparison, number) WHERE kind = 'exchanged';
+CREATE TRIGGER IF NOT EXISTS closed_is_closed BEFORE INSERT ON events
+    WHEN NEW.kind = 'exchanged'
+    AND EXISTS (SELECT 1 FROM events WHERE comparison = NEW.comparison AND kind IN ('rated', 'voided'))
+    BEGIN SELECT RAISE(ABORT, 'the comparison is closed'); END;
 CREATE TRIGGER IF NOT EXISTS no_change BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'events are append only'); END;
 CREATE TRIGGER IF NOT EXISTS no_removal BEFORE DELETE ON events
@@ -52,7 +62,7 @@ class StoreError(Problem):
 
 
 class Exists(Exception):
-    """The event would be the second of a kind of which there is one."""
+    """The event would be a second of what there is one of, or come after the end."""
 
 
 @dataclass(frozen=True)
@@ -146,18 +156,30 @@ class Store:
         if like is not None:
             query, values = query + " AND json_extract(body, '$.study') = ?", [kind, like]
         with self._lock:
-            return int(self._db.execute(query, values).fetchone()[0])
+            try:
+                return int(self._db.execute(query, values).fetchone()[0])
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.folder}: could not be read ({error})") from error
 
-    def verify(self) -> int:
-        """Recompute the chain and return the number of events. Raises :class:`StoreError` naming the first bad one."""
+    def verify(self) -> tuple[int, str]:
+        """Recompute the chain; returns the number of events and the last hash.
+
+        Raises :class:`StoreError` naming the first bad event. That nothing was cut off at the end, only a copy of an
+        earlier number and hash can show.
+        """
         with self._lock:
-            rows = self._db.execute("SELECT seq, id, at, kind, comparison, number, body, hash FROM events ORDER BY seq")
             previous, n = "", 0
-            for n, (seq, *fields, hash) in enumerate(rows, 1):
-                if seq != n or event_hash(previous, *fields) != hash:
-                    raise StoreError(f"{self.folder}: event {seq} (place {n}) does not follow from those before it")
-                previous = hash
-        return n
+            try:
+                rows = self._db.execute(
+                    "SELECT seq, id, at, kind, comparison, number, body, hash FROM events ORDER BY seq"
+                )
+                for n, (seq, *fields, hash) in enumerate(rows, 1):
+                    if seq != n or event_hash(previous, *fields) != hash:
+                        raise StoreError(f"{self.folder}: event {seq} (place {n}) does not follow from those before it")
+                    previous = hash
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.folder}: damaged after event {n} ({error})") from error
+        return n, previous
 
     def pseudonym(self, purpose: str, word: str) -> str:
         """A keyed hash, 20 hex digits: the same word gives the same pseudonym here, and nowhere else."""
@@ -168,9 +190,16 @@ class Store:
         if not path.exists():
             if (self.folder / "events.sqlite3").exists():
                 raise StoreError(f"{path}: the key is gone but the ratings are not; put it back from your copy")
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            staging = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+            descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as out:
-                out.write(secrets.token_bytes(32))
+                out.write(secrets.token_bytes(KEY_BYTES))
                 out.flush()
                 os.fsync(out.fileno())
-        return path.read_bytes()
+            with contextlib.suppress(FileExistsError):  # a portal that started beside this one was first
+                os.link(staging, path)
+            staging.unlink()
+        key = path.read_bytes()
+        if len(key) != KEY_BYTES:
+            raise StoreError(f"{path}: the key has {len(key)} bytes instead of {KEY_BYTES}; put it back from your copy")
+        return key

@@ -26,9 +26,13 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
+        if body["model"] == "nonsense":
+            self.wfile.write(b"data: {not json\n\n")
+            return
         pieces = ["Since", " when", "?"]
+        ends = {"short": "length", "filtered": "content_filter", "cut": None}
         for n, piece in enumerate([*pieces, ""]):
-            finish = None if n < len(pieces) else ("length" if body["model"] == "short" else "stop")
+            finish = None if n < len(pieces) else ends.get(body["model"], "stop")
             choice = {"index": 0, "delta": {"content": piece}, "finish_reason": finish}
             chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
@@ -75,6 +79,13 @@ def test_a_servers_error_is_an_arm_error(url, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     with pytest.raises(ArmError, match="arm x: BadRequestError"):
         ask(url, "broken")
+
+
+@pytest.mark.parametrize("model", ["filtered", "cut", "nonsense"])
+def test_an_answer_without_a_proper_end_is_an_arm_error(url, monkeypatch, model):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with pytest.raises(ArmError):
+        ask(url, model)
 
 
 def test_a_missing_key_is_told_before_anyone_chats(monkeypatch):

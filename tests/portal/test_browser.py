@@ -54,7 +54,6 @@ def say(page, text, number):
         " && document.querySelector('.thread').getAttribute('aria-busy') === 'false'",
         arg=number,
     )
-    page.wait_for_function("() => !document.querySelector('textarea[placeholder^=\"Write as\"]').disabled")
 
 
 def test_a_volunteer_goes_from_consent_to_receipt(page, portal, tmp_path):
@@ -89,6 +88,28 @@ def test_a_reload_goes_on_where_it_stopped(page, portal):
     page.reload()
     page.get_by_text("before the reload").wait_for()
     say(page, "after the reload", 2)
+
+
+def test_the_receipt_is_there_again_after_a_reload(page, portal):
+    consent(page, portal.url)
+    for n in range(1, 4):
+        say(page, f"message {n}", n)
+    for group in page.locator("fieldset:visible").all():
+        group.get_by_role("radio").last.check()
+    page.get_by_role("button", name="Send my rating").click()
+    receipt = page.locator(".receipt code").inner_text()
+    page.reload()
+    expect(page.locator(".receipt code")).to_have_text(receipt)
+    page.get_by_role("button", name="Start another").click()
+    page.get_by_role("button", name="Begin").wait_for()
+
+
+def test_the_focus_follows_what_appears(page, portal):
+    consent(page, portal.url)
+    page.wait_for_function("() => document.activeElement.classList.contains('situation')")
+    say(page, "hello", 1)
+    assert page.evaluate("() => document.activeElement.tagName") == "TEXTAREA"
+    assert page.locator(".announced").get_attribute("aria-live") == "polite"
 
 
 def test_a_crisis_shows_help_and_ends_the_comparison(page, portal):

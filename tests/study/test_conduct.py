@@ -326,6 +326,83 @@ def test_an_unhealthy_store_is_told_to_the_rater_and_thanks_nobody(tmp_path):
     asyncio.run(go())
 
 
+def test_a_message_beside_a_rating_neither_undoes_it_nor_joins_it(tmp_path):
+    async def go():
+        for n, message in enumerate(["I want to kill myself", "and another thing"]):
+            study = Study(tmp_path / str(n))
+            token = await study.through()
+            rated, _ = await asyncio.gather(
+                study.conduct.rate(token, RATING), study.say(token, message), return_exceptions=True
+            )
+            (comparison,) = fold_all(study.store.events())
+            if isinstance(rated, Refused):
+                assert comparison.state != "rated"
+            else:
+                assert comparison.state == "rated" and len(comparison.exchanges) == 3
+
+    asyncio.run(go())
+
+
+def test_the_situation_does_not_tell_the_sides_to_one_who_has_the_study_file(tmp_path):
+    """With the seed of the public file alone, guesses of side A from the situation are right about half the time."""
+    from extes import taxonomy
+    from extes.study.assignment import assign
+
+    async def go():
+        study = Study(tmp_path)
+        names = [arm.name for arm in study.conduct.study.arms]
+        scenarios = [s.name for s in taxonomy.SCENARIOS]
+        public = {}
+        for seed in ("7", f"{study.conduct.study.hash}/7"):
+            public |= {a.scenario: a.arms["a"] for n in range(36) for a in [assign(seed, n, names, scenarios)]}
+        right = 0
+        for _ in range(36):
+            opened = await study.conduct.start(CONSENT)
+            event = list(study.store.events(kind="opened"))[-1]
+            right += public[opened["scenario"]] == event.body["assignment"]["sides"]["a"]
+        assert 6 <= right <= 30
+
+    asyncio.run(go())
+
+
+def test_a_comment_in_distress_is_met_with_help_and_not_kept(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+        kept = await study.conduct.rate(await study.through(), RATING | {"comment": "I want to kill myself tonight"})
+        assert kept["receipt"] and "help lines" in kept["help"]
+        assert "tonight" not in json.dumps([e.body for e in study.store.events()])
+
+    asyncio.run(go())
+
+
+def test_half_a_character_does_no_harm(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+        token = (await study.conduct.start(CONSENT | {"scenario": "own \ud83d"}))["comparison"]
+        for _ in range(3):
+            assert (await study.say(token, "hello \ud83d"))[-1]["finished"]
+        assert (await study.conduct.rate(token, RATING | {"comment": "\ud83d"}))["receipt"]
+        with pytest.raises(Refused, match="not known"):
+            await study.say("\ud83d", "x")
+
+    asyncio.run(go())
+
+
+def test_whatever_an_arm_raises_makes_the_comparison_void(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+
+        async def broken(messages, cap, seed):
+            raise AttributeError("NoneType")
+            yield
+
+        study.arms["warm_7b_arm"].reply = broken
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        assert (await study.say(token))[-1]["stopped"]["reason"] == "arm_failed"
+
+    asyncio.run(go())
+
+
 def test_no_reveal_where_the_study_says_so(tmp_path):
     async def go():
         study = Study(tmp_path, ("reveal = true", "reveal = false"))
@@ -378,6 +455,7 @@ def test_a_row_holds_what_a_published_number_rests_on(tmp_path):
             assert arm["name"] == kept["assignment"]["sides"][side]
             assert arm["revision"].startswith("script-")
             assert arm["sampling"]["temperature"] == 0.7
+            assert len({e["details"][side]["prompt_hash"] for e in kept["exchanges"]}) == 3
             for exchange in kept["exchanges"]:
                 assert exchange["details"][side]["arm"] == arm["name"]
                 assert exchange["details"][side]["seconds"] >= 0

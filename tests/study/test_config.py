@@ -15,7 +15,7 @@ def test_the_starter_study_is_valid():
     [
         ("minimum_exchanges = 3", "minimum_exchanges = 0", 5, "greater than or equal to 1 (got 0)"),
         ("reveal = true", "reveel = true", 7, "no such key"),
-        ('name = "overall"', 'name = "fluency"', None, 'two criteria are called "fluency"'),
+        ('name = "overall"', 'name = "fluency"', 23, 'two criteria are called "fluency"'),
         ('name = "cold_13b_arm"', 'name = "Cold"', 35, "match pattern"),
         (
             'kind = "scripted"\nreplies = ["I see',
@@ -24,7 +24,10 @@ def test_the_starter_study_is_valid():
             "'local', 'remote' or 'scripted'",
         ),
         ('kind = "scripted"\nreplies = ["I see', 'kind = "local"\nreplies = ["I see', 34, 'needs "base"'),
-        ('chat = "warm_7b_arm"', 'chat = "nobody"', None, 'chat names the arm "nobody"'),
+        ('answers = ["a", "tie", "b", "both_bad", "cant_judge"]', "answers = []", 26, "at least 2"),
+        ("deadline_seconds = 5", "deadline_seconds = inf", 14, "finite"),
+        ("maximum_exchanges = 6", "maximum_exchanges = 2", 6, "below minimum_exchanges"),
+        ('chat = "warm_7b_arm"', 'chat = "nobody"', 9, 'there is no arm "nobody"'),
         ('consent = "consent.md"', 'consent = "gone.md"', 10, 'cannot read "consent"'),
         ("seed = 7", "seed = seven", None, "line 15"),
         ("deadline_seconds = 5", "deadline_seconds = -5", 14, "greater than 0 (got -5)"),
@@ -58,12 +61,12 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_the_hash_covers_what_raters_agree_to(tmp_path):
     one = load(write_study(tmp_path / "1"))
     same = load(write_study(tmp_path / "2"))
-    other = load(write_study(tmp_path / "3", consent="We keep nothing."))
+    other = load(write_study(tmp_path / "3", consent="We keep nothing at all of it."))
     assert one.hash == same.hash != other.hash
 
 
 def test_a_malformed_help_line_file_is_refused(tmp_path):
     (tmp_path / "help.toml").write_text('version = "1"\n')
     path = write_study(tmp_path, STUDY.replace('consent = "consent.md"', 'consent = "consent.md"\nhelp = "help.toml"'))
-    with pytest.raises(StudyError, match=r"line 11: the help-line file is malformed"):
+    with pytest.raises(StudyError, match=r"line 11: the help-line file help.toml is malformed"):
         load(path)

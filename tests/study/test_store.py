@@ -20,7 +20,7 @@ def test_events_come_back_in_order_after_a_restart(tmp_path):
     store.close()
     again = Store(tmp_path / "data")
     assert [e.body["n"] for e in again.events(comparison="c1")] == [1, 2]
-    assert again.verify() == 2
+    assert again.verify()[0] == 2
 
 
 @pytest.mark.parametrize("kind", ["opened", "rated", "voided", "withdrawn"])
@@ -29,6 +29,41 @@ def test_a_second_event_of_a_single_kind_is_refused(store, kind):
     with pytest.raises(Exists):
         store.append(kind, {}, "c1")
     store.append(kind, {}, "c2")
+
+
+@pytest.mark.parametrize(("first", "then"), [("rated", "voided"), ("voided", "rated")])
+def test_a_comparison_ends_once(store, first, then):
+    store.append(first, {}, "c1")
+    with pytest.raises(Exists):
+        store.append(then, {}, "c1")
+    with pytest.raises(Exists):
+        store.append("exchanged", {}, "c1", 4)
+
+
+def test_two_comparisons_never_share_a_position_of_one_study(store):
+    store.append("opened", {"study": "s"}, "c1", 0)
+    with pytest.raises(Exists):
+        store.append("opened", {"study": "s"}, "c2", 0)
+    store.append("opened", {"study": "t"}, "c3", 0)
+
+
+def test_an_empty_or_cut_key_is_not_used(tmp_path):
+    Store(tmp_path / "data").close()
+    (tmp_path / "data" / "pseudonym.key").write_bytes(b"")
+    with pytest.raises(StoreError, match="0 bytes instead of 32"):
+        Store(tmp_path / "data")
+
+
+def test_a_damaged_database_is_told_by_verify(store, tmp_path):
+    for n in range(200):
+        store.append("opened", {"text": "x" * 500}, f"c{n}")
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = tmp_path / "data" / "events.sqlite3"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 20_000] = b"\xff" * 20_000
+    path.write_bytes(bytes(raw))
+    with pytest.raises(StoreError):
+        Store(tmp_path / "data").verify()
 
 
 def test_fifty_writers_at_once_leave_one_rating_and_an_unbroken_chain(store):
@@ -44,7 +79,7 @@ def test_fifty_writers_at_once_leave_one_rating_and_an_unbroken_chain(store):
     [t.start() for t in threads]
     [t.join() for t in threads]
     assert len([o for o in outcomes if o]) == 1
-    assert store.verify() == 1
+    assert store.verify()[0] == 1
 
 
 def test_the_database_refuses_change_and_removal(store, tmp_path):
@@ -92,4 +127,4 @@ def test_a_full_disk_is_an_error_and_not_a_rating(store):
     store._db.execute("PRAGMA max_page_count = 1000000")
     assert list(store.events(kind="rated")) == []
     store.append("rated", {}, "c1")
-    assert store.verify() == 2
+    assert store.verify()[0] == 2

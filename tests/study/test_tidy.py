@@ -16,6 +16,12 @@ from extes.study.tidy import tidy
         ("It is hard, and", "length", "It is hard, and..."),
         ("Take 2*3 minutes.", "stop", "Take 2*3 minutes."),
         ("", "stop", ""),
+        ("They want X. I will be warm.</think>\n\nHello there.", "stop", "Hello there."),
+        ("***Rest*** and ~~sleep~~ <b>well</b>.<|im_end|>", "stop", "Rest and sleep well."),
+        ("1. one\n2) two\n\n---\n\u2022 three", "stop", "one two\n\nthree"),
+        ("See [this page](https://x.org/a) soon.", "stop", "See this page soon."),
+        ("I was 12. Then 13.", "stop", "I was 12. Then 13."),
+        ("It is < 5 and > 3.", "stop", "It is < 5 and > 3."),
     ],
 )
 def test_form_is_made_alike(raw, finish, shown):
