@@ -109,7 +109,7 @@ def test_the_focus_follows_what_appears(page, portal):
     page.wait_for_function("() => document.activeElement.classList.contains('situation')")
     say(page, "hello", 1)
     assert page.evaluate("() => document.activeElement.tagName") == "TEXTAREA"
-    assert page.locator(".announced").get_attribute("aria-live") == "polite"
+    assert page.locator(".block.announced").get_attribute("aria-live") == "polite"
 
 
 def test_a_crisis_shows_help_and_ends_the_comparison(page, portal):
