@@ -97,7 +97,6 @@ def launch(demo: gr.Blocks, **options: Any) -> str:
         ssr_mode=False,
         show_error=False,
         theme=_theme(),
-        js="() => document.querySelectorAll('.block.announced').forEach(e => e.setAttribute('aria-live', 'polite'))",
         css=(files("extes") / "portal" / "style.css").read_text(encoding="utf-8"),
         **options,
     )

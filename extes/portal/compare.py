@@ -27,9 +27,12 @@ def remembered(kept: Any) -> str | None:
     return kept.get("comparison") if isinstance(kept, dict) else None
 
 
-def focus(selector: str) -> str:
-    """Script that moves the focus to what has just appeared, for keyboards and screen readers."""
-    return f"() => setTimeout(() => document.querySelector('{selector}')?.focus(), 300)"
+def arrive(selector: str) -> str:
+    """Script for keyboards and screen readers: focus what appeared if the focus was lost, announce progress."""
+    return f"""() => setTimeout(() => {{
+        document.querySelectorAll('.block.announced').forEach(e => e.setAttribute('aria-live', 'polite'));
+        if (document.activeElement === document.body) document.querySelector('{selector}')?.focus();
+    }}, 300)"""
 
 
 def page(conduct: Conduct, demo: gr.Blocks) -> None:
@@ -59,7 +62,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
             placeholder=words["placeholder"],
             show_label=False,
             label="Your message",
-            submit_btn=True,
+            submit_btn="Send",
             max_length=study.max_message_chars,
             lines=1,
             max_lines=6,
@@ -191,9 +194,9 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         [saved, token, said, *spoken, *answers, comment],
         **quiet,
     )
-    beginning.success(None, js=focus(".situation"))
+    beginning.success(None, js=arrive(".situation"))
     message.submit(on_message, [token, saved, message, said], [said, *spoken], trigger_mode="always_last", **quiet)
     sending = send.click(on_rate, [token, saved, comment, *answers], parts, trigger_mode="once", **quiet)
     again.click(on_again, saved, [saved, token, said, message, *parts], **quiet)
-    sending.success(None, js=focus(".receipt"))
-    demo.load(on_load, saved, [token, said, *spoken], **quiet)
+    sending.success(None, js=arrive(".receipt"))
+    demo.load(on_load, saved, [token, said, *spoken], **quiet).success(None, js=arrive(".situation, .receipt"))

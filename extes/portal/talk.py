@@ -68,8 +68,7 @@ async def talk(conduct: Conduct, message: Any, history: Any) -> AsyncIterator[st
         yield words["crisis"]
         return
     arm = conduct.arms[conduct.study.chat]
-    if not arm.ready:
-        raise Refused(texts()["problem"]["loading"])
+    await conduct.until_ready([arm])
     said, finish, shown = "", None, ""
     generation = conduct.study.generation
     if past and past[-1]["role"] == "user":

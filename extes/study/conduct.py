@@ -16,7 +16,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,6 +71,15 @@ class Conduct:
     @property
     def ready(self) -> bool:
         return all(arm.ready for arm in self.arms.values())
+
+    async def until_ready(self, arms: Iterable[Arm]) -> None:
+        """Wait for models that are still loading, as long as for a reply. Raises :class:`Refused`."""
+        waited = 0.0
+        while not all(arm.ready for arm in arms):
+            if waited > self.study.generation.deadline_seconds:
+                raise Refused(texts()["problem"]["loading"])
+            await asyncio.sleep(0.2)
+            waited += 0.2
 
     async def start(self, consent: Any) -> dict[str, Any]:
         """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
@@ -155,13 +164,12 @@ class Conduct:
             await self._void(comparison, "safety", {"screen": self._screen.version})
             yield _stopped("safety")
             return
-        if not self.ready:
-            raise Refused(texts()["problem"]["loading"])
         if comparison.id in self._answering:
             raise Refused("The last message is still being answered. Please wait a moment.")
         self._answering.add(comparison.id)
         try:
             yield {"a": "", "b": "", "finished": False}
+            await self.until_ready(self.arms.values())
             number = len(comparison.exchanges) + 1
             try:
                 replies = await self._both(comparison, text, number)

@@ -7,6 +7,8 @@ import shutil
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from tests.conftest import STUDY, Portal, write_study
+
 CHROMIUM = os.environ.get("EXTES_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--headless",
@@ -142,6 +144,31 @@ def test_chat_streams_retries_undoes_and_clears(page, portal):
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("That was a long day").wait_for(state="detached")
     expect(page.get_by_role("textbox").last).to_have_value("hello there")
+
+
+@pytest.fixture(scope="module")
+def slow_portal(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slow")
+    study = STUDY.replace('replies = ["That', 'delay = 0.3\nreplies = ["That')
+    running = Portal(write_study(folder / "study", study), folder / "run" / "data").start()
+    yield running
+    running.stop()
+
+
+def test_chat_stops_when_asked_and_clears(page, slow_portal):
+    page.goto(slow_portal.url)
+    box = page.get_by_role("textbox").last
+    box.fill("hello there")
+    box.press("Enter")
+    page.get_by_text("That was a").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_timeout(1000)
+    said = page.locator(".bot.message").last.inner_text()
+    assert said.startswith("That was") and "hour" not in said
+    page.wait_for_timeout(2000)
+    assert page.locator(".bot.message").last.inner_text() == said
+    page.get_by_role("button", name="Clear").first.click()
+    expect(page.locator(".bot.message")).to_have_count(0)
 
 
 def test_nothing_scrolls_sideways(page, portal):

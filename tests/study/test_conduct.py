@@ -272,13 +272,16 @@ def test_two_messages_at_once_are_answered_once(tmp_path):
 
 def test_while_models_load_nothing_is_lost_or_stored(tmp_path):
     async def go():
-        study = Study(tmp_path, ready=False)
+        study = Study(tmp_path, ("deadline_seconds = 5", "deadline_seconds = 0.5"), ready=False)
         token = (await study.conduct.start(CONSENT))["comparison"]
         with pytest.raises(Refused, match="still loading"):
             await study.say(token)
+        assert study.kinds == ["opened"]
+        waiting = asyncio.create_task(study.say(token))
+        await asyncio.sleep(0.1)
         for arm in study.arms.values():
             arm.load()
-        assert (await study.say(token))[-1]["finished"]
+        assert (await waiting)[-1]["finished"]
 
     asyncio.run(go())
 
