@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,18 @@ from training.perplexity import perplexity
 OPENINGS = 20
 SEED = 1
 MAX_NEW_TOKENS = 72
-SAMPLING = Sampling(0.7, 0.9, 1.1)
+SAMPLING = Sampling(0.4, 0.9)
+OPENING_WORDS = 5
+PLAIN = (
+    "My dog died yesterday and I can't stop crying.",
+    "I lost my job last week and I don't know how to tell my wife.",
+    "I have an exam tomorrow and I am so nervous I can't sleep.",
+    "My boyfriend broke up with me after four years.",
+    "I feel so lonely since I moved to this city.",
+    "My mother was diagnosed with cancer.",
+    "I hate my boss, he yells at me every day.",
+    "I think my friends are leaving me out on purpose.",
+)
 
 HEAD = """---
 license: cc-by-nc-4.0
@@ -43,6 +55,14 @@ tags: [emotional-support, extes, llama]
 **Not for care.** It is a demonstration of a pipeline, small enough to live in its repository. It does not know who it
 talks to, forgets, contradicts itself, gives advice nobody should follow, and has no notion of danger. Never use it as
 support for anyone; the portal that hosts it screens messages and shows help lines for that reason.
+
+## How far it gets
+
+To short, everyday messages it answers in grammatical English, mostly in a fitting tone and sometimes to the point; the
+base in one line of sympathy, the tuned model with more of a supporter's manner (understanding, a question). It seldom
+takes up a particular. To the openings of the held-out seeds, which are longer and odder than anything it has read, most
+answers are sympathetic formulas that would fit any message, some miss the point, and a few are nonsense. It repeats
+itself, and the tuned model speaks of a life it does not have ("I have been in a similar situation"), as its corpora do.
 """
 
 
@@ -114,22 +134,24 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
 {rows}
 """
 
-    # Twenty openings that neither model has seen: the first words of held-out seeds, five words or more
-    openings = [d.turns[0][1] for d in seeds_away if d.turns[0][0] == "user"]
-    openings += [d.turns[1][1] for d in seeds_away if d.turns[0][0] != "user"]
-    openings = openings[:OPENINGS]
-    lines = []
-    for opening in openings:
-        lines.append(f"> {opening}\n")
-        for name, arm in arms.items():
-            lines.append(f"- **{name}**: {asyncio.run(answer(arm, opening))}")
-        lines.append("")
-    sampled = (
-        f"temperature {SAMPLING.temperature}, top-p {SAMPLING.top_p}, repetition penalty {SAMPLING.repetition_penalty}"
-    )
+    # Twenty openings that neither model has seen: of each held-out seed, the first message of five words or more
+    openings = [
+        next(text for role, text in d.turns if role == "user" and len(text.split()) >= OPENING_WORDS)
+        for d in seeds_away[:OPENINGS]
+    ]
+
+    def answered(messages: Sequence[str]) -> str:
+        lines = []
+        for message in messages:
+            lines.append(f"> {message}\n")
+            lines += [f"- **{name}**: {asyncio.run(answer(arm, message))}" for name, arm in arms.items()]
+            lines.append("")
+        return "\n".join(lines)
+
+    sampled = f"temperature {SAMPLING.temperature}, top-p {SAMPLING.top_p}, seed {SEED}, not selected"
     samples = (
-        f"## Twenty openings from held-out seeds\n\nFirst reply of each arm, {sampled}, seed {SEED}, not selected.\n\n"
-        + "\n".join(lines)
+        f"## Twenty openings from held-out seeds\n\nFirst reply of each arm, {sampled}.\n\n{answered(openings)}\n"
+        f"## Plain messages, for comparison\n\nWritten for this card, with the same settings.\n\n{answered(PLAIN)}"
     )
 
     made = "\n".join(

@@ -123,6 +123,8 @@ def main() -> None:
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     (run / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in logs), encoding="utf-8")
     staging = run / "adapter.tmp"
+    if config["base_name"]:
+        tuned.peft_config["default"].base_model_name_or_path = config["base_name"]
     tuned.save_pretrained(staging)
     staging.rename(run / "adapter")
     print(f"wrote {run / 'adapter'}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The starter models, from corpora to shipped weights. About two and a half hours on two CPU cores, minutes on a GPU.
+# The starter models, from corpora to shipped weights: about two hours on two CPU cores.
 #   bash training/runs/starter.sh CORPORA_DIR RUN_DIR
 # Every step resumes if killed and does nothing if finished.
 set -euo pipefail
@@ -17,7 +17,7 @@ python training/pretrain.py --corpora "$corpora" --output "$runs/base" --init "$
 
 # 3. The adapter: ESConv and the seeds.
 python training/finetune.py --config training/recipes/lora.toml --corpora "$corpora" --output "$runs/lora" \
-    --set base="$runs/base/model"
+    --set base="$runs/base/model" --set base_name=models/starter-base
 
 # 4. What ships: weights, run records, model cards.
 rm -rf models/starter-base models/starter-lora
