@@ -39,6 +39,7 @@ def page(conduct: Conduct) -> None:
             show_label=False,
             label="Your message",
             submit_btn="Send",
+            elem_classes="message-box",
             stop_btn="Stop",
             max_length=conduct.study.max_message_chars,
             lines=1,

@@ -63,6 +63,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
             show_label=False,
             label="Your message",
             submit_btn="Send",
+            elem_classes="message-box",
             max_length=study.max_message_chars,
             lines=1,
             max_lines=6,
