@@ -65,7 +65,10 @@ class Engine:
                 return
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import logging
 
+            if Path(self.base).is_dir():  # read in a moment; a bar is for downloads
+                logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
             try:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def main() -> int:
     """Serve until SIGINT or SIGTERM. Exit status 2 where study, store or models cannot be used."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.simplefilter("ignore", FutureWarning)  # the libraries' talk among themselves
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
 
     from extes.arms.arm import Arm, ArmError
