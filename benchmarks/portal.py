@@ -34,7 +34,7 @@ def chat(message, history):
     ids = tokenizer.apply_chat_template([{{"role": "user", "content": message}}], add_generation_prompt=True,
         return_dict=True, return_tensors="pt")
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    options = dict(**ids, max_new_tokens=72, do_sample=True, temperature=0.4, top_p=0.9)
+    options = dict(**ids, max_new_tokens=72, do_sample=True, temperature=0.4, top_p=0.9, no_repeat_ngram_size=4)
     threading.Thread(target=model.generate, kwargs=dict(options, streamer=streamer)).start()
     text = ""
     for piece in streamer:

@@ -27,7 +27,7 @@ from training.perplexity import perplexity
 OPENINGS = 20
 SEED = 1
 MAX_NEW_TOKENS = 72
-SAMPLING = Sampling(0.4, 0.9)
+SAMPLING = Sampling(0.4, 0.9, no_repeat_ngram_size=4)
 OPENING_WORDS = 5
 PLAIN = (
     "My dog died yesterday and I can't stop crying.",
@@ -61,8 +61,9 @@ support for anyone; the portal that hosts it screens messages and shows help lin
 To short, everyday messages it answers in grammatical English, mostly in a fitting tone and sometimes to the point; the
 base in one line of sympathy, the tuned model with more of a supporter's manner (understanding, a question). It seldom
 takes up a particular. To the openings of the held-out seeds, which are longer and odder than anything it has read, most
-answers are sympathetic formulas that would fit any message, some miss the point, and a few are nonsense. It repeats
-itself, and the tuned model speaks of a life it does not have ("I have been in a similar situation"), as its corpora do.
+answers are sympathetic formulas that would fit any message, many miss the point, and some are nonsense. So the bar this
+project sets itself, a reply that is about the message, is reached in part for plain messages, and not for those.
+The tuned model also speaks of a life it does not have ("I have been in a similar situation"), as its corpora do.
 """
 
 
@@ -148,7 +149,7 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
             lines.append("")
         return "\n".join(lines)
 
-    sampled = f"temperature {SAMPLING.temperature}, top-p {SAMPLING.top_p}, seed {SEED}, not selected"
+    sampled = f"temperature {SAMPLING.temperature}, top-p {SAMPLING.top_p}, no 4-gram twice, seed {SEED}, not selected"
     samples = (
         f"## Twenty openings from held-out seeds\n\nFirst reply of each arm, {sampled}.\n\n{answered(openings)}\n"
         f"## Plain messages, for comparison\n\nWritten for this card, with the same settings.\n\n{answered(PLAIN)}"

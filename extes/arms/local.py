@@ -134,6 +134,8 @@ class Engine:
         shapers: list[Any] = []
         if sampling.repetition_penalty != 1.0:
             shapers.append(lp.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if sampling.no_repeat_ngram_size:
+            shapers.append(lp.NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
         if sampling.temperature > 0:
             shapers.append(lp.TemperatureLogitsWarper(sampling.temperature))
             if sampling.top_p < 1:

@@ -6,6 +6,7 @@ visits is that token alone, and only after consent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from extes.portal.api import refusal
 from extes.study.conduct import Conduct
 from extes.study.forms import Refused
 from extes.texts import texts
+
+log = logging.getLogger(__name__)
 
 ANSWERS = {"a": "A", "tie": "No difference", "b": "B", "both_bad": "Both are bad", "cant_judge": "I can't judge"}
 DRAWN, CHOSEN, OWN = "Give me one", "Let me choose", "My own"
@@ -146,9 +149,12 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
                     return
                 note = words["concern"] if frame.get("concern") else words["answered"]
                 yield [view["exchanges"], *talking(view, view["exchanges"], note)]
-        except Refused as error:
+        except Exception as error:
             if sent:  # give back what was taken out of the box
                 yield [said, gr.skip(), html.thread(said), gr.update(value=text), "", *unchanged[4:]]
+            if not isinstance(error, Refused):
+                log.exception("a message could not be answered")
+                error = Refused(texts()["problem"]["unexpected"])
             raise refusal(error) from None
 
     async def on_rate(token: str | None, saved: Any, comment: str, *given: str | None) -> Any:

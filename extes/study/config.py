@@ -41,6 +41,7 @@ class Sampling(_Strict):
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(0.9, gt=0, le=1)
     repetition_penalty: float = Field(1.0, ge=1, le=2)
+    no_repeat_ngram_size: int = Field(0, ge=0, le=20, description="0: none; local arms only")
 
 
 class ArmConfig(_Strict):
@@ -65,6 +66,8 @@ class ArmConfig(_Strict):
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f'an arm of kind "{self.kind}" needs "{key}"')
+        if self.kind == "remote" and self.sampling.no_repeat_ngram_size:
+            raise ValueError('a server cannot be told "no_repeat_ngram_size"; leave it out for an arm of kind "remote"')
         return self
 
 

@@ -71,6 +71,14 @@ def test_replies_at_once_are_the_same_as_replies_alone(arms):
     assert asyncio.run(together()) == alone
 
 
+def test_a_reply_repeats_no_stretch_where_the_study_says_so(arms):
+    arm = arms["tuned"]
+    stuck = LocalArm("x", arm.engine, arm.adapter, Sampling(temperature=0, no_repeat_ngram_size=3))
+    ids = arm.engine.tokenizer(reply(stuck, cap=150))["input_ids"]
+    stretches = list(zip(ids, ids[1:], ids[2:], strict=False))
+    assert len(stretches) == len(set(stretches))
+
+
 def test_a_reply_that_nobody_waits_for_ends(arms):
     arm = arms["tuned"]
 

@@ -26,6 +26,12 @@ def test_the_starter_study_is_valid():
         ('kind = "scripted"\nreplies = ["I see', 'kind = "local"\nreplies = ["I see', 34, 'needs "base"'),
         ('answers = ["a", "tie", "b", "both_bad", "cant_judge"]', "answers = []", 26, "at least 2"),
         ("deadline_seconds = 5", "deadline_seconds = inf", 14, "finite"),
+        (
+            'kind = "scripted"\nreplies = ["I see',
+            'kind = "remote"\nbase_url = "u"\nmodel = "m"\nsampling = { no_repeat_ngram_size = 3 }\nreplies = ["I',
+            34,
+            "leave it out",
+        ),
         ("maximum_exchanges = 6", "maximum_exchanges = 2", 6, "below minimum_exchanges"),
         ('chat = "warm_7b_arm"', 'chat = "nobody"', 9, 'there is no arm "nobody"'),
         ('consent = "consent.md"', 'consent = "gone.md"', 10, 'cannot read "consent"'),
