@@ -1,7 +1,11 @@
+from collections import Counter
+
 import pytest
 
 from extes.safety.crisis import screen
 from extes.seeds import load
+from extes.taxonomy import SCENARIOS
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -76,8 +80,20 @@ def test_a_hint_shows_help_without_stopping(text):
     assert screen()(text) != "none"
 
 
-def test_conversations_without_a_crisis_are_hardly_ever_stopped():
-    dialogues, _ = load()
-    others = [d for d in dialogues if "crisis" not in d.provenance["arc"]]
-    stopped = [d.id for d in others if any(screen()(t.text) == "crisis" for t in d.turns if t.speaker == "seeker")]
-    assert len(stopped) <= 0.05 * len(others), stopped
+def test_the_figures_that_are_told_of_the_screen_are_those_of_the_seeds():
+    """The README and the data file state these; whoever changes a pattern measures again here."""
+    rank = ("none", "concern", "crisis")
+    found = Counter()
+    for dialogue in load()[0]:
+        level = max((screen()(t.text) for t in dialogue.turns if t.speaker == "seeker"), key=rank.index)
+        found["crisis" in dialogue.provenance["arc"], level] += 1
+    assert (found[True, "crisis"], found[True, "concern"], found[True, "none"]) == (0, 8, 4)
+    assert (found[False, "crisis"], sum(n for (disclosed, _), n in found.items() if not disclosed)) == (3, 96)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "stops none of the 12 dialogues" in readme
+    assert "points to help in 8 of them" in readme
+    assert "stops 3 of the 96 others" in readme
+
+
+def test_no_official_situation_is_taken_for_a_crisis():
+    assert [s.name for s in SCENARIOS if screen()(s.name) == "crisis"] == []

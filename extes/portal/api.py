@@ -5,7 +5,6 @@ The pages call the same :class:`Conduct`; this module only turns a refusal into 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 
 import gradio as gr
@@ -14,8 +13,6 @@ from gradio.events import api
 from extes.portal.talk import talk
 from extes.study.conduct import Conduct
 from extes.study.forms import Refused
-
-log = logging.getLogger(__name__)
 
 
 def refusal(error: Refused) -> gr.Error:

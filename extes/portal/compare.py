@@ -16,7 +16,7 @@ from extes import taxonomy
 from extes.portal import html
 from extes.portal.api import refusal
 from extes.study.conduct import Conduct
-from extes.study.forms import Refused
+from extes.study.forms import MAX_SITUATION_CHARS, Refused
 from extes.texts import texts
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         chosen = gr.Dropdown(
             [s.name for s in taxonomy.SCENARIOS], value=None, label="Situation", visible=False, filterable=False
         )
-        own = gr.Textbox(label="Your situation, in a few words", max_length=300, visible=False)
+        own = gr.Textbox(label="Your situation, in a few words", max_length=MAX_SITUATION_CHARS, visible=False)
         agreed = gr.Checkbox(label="I have read this and I agree to take part.")
         of_age = gr.Checkbox(label="I am 18 or older.")
         publish = gr.Checkbox(label="My conversation may be published with the ratings (you can leave this out).")
