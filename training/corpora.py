@@ -25,6 +25,8 @@ CORPORA = {
 }
 
 HELD_OUT_PER_MILLE = 20
+SITUATIONS = "empathetic-situations"
+FEWEST_WORDS = 5  # a situation of fewer is a note, not a message
 
 _SENTENCE_START = re.compile(r"(^|[.!?]\s+)([a-z])")
 _LONE_I = re.compile(r"\bi(?=\b(?!\.e))")
@@ -42,6 +44,7 @@ class Exchanged:
 
     id: str
     turns: tuple[tuple[str, str], ...]
+    key: str = ""  # what decides the split, where it is not the opening message
 
 
 def clean(text: str) -> str:
@@ -76,17 +79,31 @@ def exchanged(id: str, turns: list[tuple[str, str]]) -> Exchanged:
 
 
 def read(corpora: Path, name: str) -> Iterator[Exchanged]:
-    with gzip.open(corpora / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+    """The dialogues of a corpus. ``empathetic-situations`` is EmpatheticDialogues told anew: each opens with the
+    situation as its speaker first wrote it down, in place of the opening message, and stays on the side of the split
+    where the dialogue is."""
+    with gzip.open(path(corpora, name), "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
             dialogue = exchanged(record["id"], [(t["speaker"], t["text"]) for t in record["turns"]])
-            if len(dialogue.turns) >= 2:
-                yield dialogue
+            if len(dialogue.turns) < 2:
+                continue
+            if name == SITUATIONS:
+                situation = clean(record["situation"])
+                if len(situation.split()) < FEWEST_WORDS or dialogue.turns[0][0] != "user":
+                    continue
+                key, turns = split_key(dialogue), (("user", situation), *dialogue.turns[1:])
+                dialogue = Exchanged(f"{dialogue.id}-situation", turns, key)
+            yield dialogue
+
+
+def path(corpora: Path, name: str) -> Path:
+    return corpora / f"{'empathetic-dialogues' if name == SITUATIONS else name}.jsonl.gz"
 
 
 def split_key(dialogue: Exchanged) -> str:
     """What decides the split: the opening message, so that two answers to one question stay on one side."""
-    return dialogue.turns[0][1].lower()[:80]
+    return dialogue.key or dialogue.turns[0][1].lower()[:80]
 
 
 def held_out(dialogue: Exchanged) -> bool:

@@ -217,7 +217,7 @@ def main() -> None:
     # Export: fp16 on disk (half the size; the loader casts), shards under 10 MB
     record = {
         "arguments": {k: v.name if isinstance(v, Path) else v for k, v in vars(args).items() if k != "corpora"},
-        "data_sha256": {n: corpora.file_hash(args.corpora / f"{n}.jsonl.gz") for n in mixture},
+        "data_sha256": {n: corpora.file_hash(corpora.path(args.corpora, n)) for n in mixture},
         "training_tokens": steps * args.batch * args.length,
         "steps": steps,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -1,6 +1,8 @@
 """What training sees: cleaned text, honest splits, windows that lose nothing."""
 
+import gzip
 import itertools
+import json
 
 import pytest
 
@@ -57,3 +59,17 @@ def test_windows_cover_every_turn_once_in_order(longest):
         assert sum(role == "assistant" for role, _ in covered) + lost == spoken
         for window in found:
             assert all(a["role"] != b["role"] for a, b in itertools.pairwise(window))
+
+
+def test_a_situation_told_anew_stays_on_the_side_of_its_dialogue(tmp_path):
+    with gzip.open(tmp_path / "empathetic-dialogues.jsonl.gz", "wt", encoding="utf-8") as out:
+        for n in range(300):
+            turns = [{"speaker": "seeker", "text": f"Message {n}"}, {"speaker": "supporter", "text": "Oh no"}]
+            situation = f"what happened to me on day {n}" if n % 3 else "a note"
+            out.write(json.dumps({"id": f"ed-{n}", "situation": situation, "turns": turns}) + "\n")
+    away = {d.id for d in corpora.read(tmp_path, "empathetic-dialogues") if corpora.held_out(d)}
+    told = list(corpora.read(tmp_path, corpora.SITUATIONS))
+    assert len(told) == 200 and away
+    assert told[0].turns == (("user", "What happened to me on day 1."), ("assistant", "Oh no."))
+    for dialogue in told:
+        assert corpora.held_out(dialogue) == (dialogue.id.removesuffix("-situation") in away)
