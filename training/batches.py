@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from training.data import Example
+from training.template import IGNORED
 
-IGNORED = -100
 BATCHES_SORTED_TOGETHER = 50  # as transformers' length grouping: long enough to pad little, short enough to stay mixed
 
 
@@ -74,11 +73,6 @@ def collate(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         attention[n, :size] = 1
         labels[n, 1:size] = torch.tensor(example.labels[1:])
     return {"input_ids": ids, "attention_mask": attention, "labels": labels}
-
-
-def trained_tokens(example: Example) -> int:
-    """Tokens that carry loss; the first of a row has none before it to be predicted from."""
-    return sum(label != IGNORED for label in example.labels[1:])
 
 
 def padding_share(examples: Sequence[Example], order: Sequence[int], micro_batch: int) -> float:

@@ -1,55 +1,40 @@
-"""Held-out loss of a model on all processes together. Knows processes; the score itself is ``training/perplexity.py``."""
+"""Held-out scores of a model, by all processes together. Knows processes and precision; the score of one process is
+``training/perplexity.py``."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from training.data import Example
-from training.perplexity import nll
+from training.perplexity import Score, score
+
+Sets = Mapping[str, Sequence[Example]]
 
 
-@dataclass(frozen=True)
-class Score:
-    """Summed negative log-likelihood in nats of the supporter's tokens of one held-out set, and their number."""
-
-    nll: float
-    tokens: int
-
-    @property
-    def per_token(self) -> float:
-        return self.nll / self.tokens
-
-    @property
-    def perplexity(self) -> float:
-        return math.exp(self.per_token)
-
-
-def score(model: Any, sets: dict[str, Sequence[Example]], batch: int, share: tuple[int, int] = (0, 1)) -> dict[str, Score]:
-    """Score each set that is not empty. ``share`` is ``(rank, processes)``: each process takes every n-th row and the
-    sums are added up. Where weights are sharded every process must run every row: leave ``share`` as it is."""
+def scores(model: Any, sets: Sets, batch: int, share: tuple[int, int] = (0, 1)) -> dict[str, Score]:
+    """The score of each set that is not empty. ``share`` is ``(rank, processes)``: each process takes every n-th row
+    and the sums are added up. Where weights are sharded, every process must run every row: leave it as it is."""
     rank, processes = share
-    training = model.training
-    model.eval()
+    weight = next(iter(model.parameters()))
+    # A bf16 base on a GPU meets adapters in fp32: autocast settles the mixture as it does in training.
+    half = weight.device.type == "cuda" and any(p.dtype == torch.bfloat16 for p in model.parameters())
     found = {}
-    # Weights in bf16 on a GPU meet adapters in fp32: autocast settles the mixture as it does in training.
-    half = any(p.dtype == torch.bfloat16 for p in model.parameters())
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16) if half else nullcontext():
+    with torch.autocast("cuda", torch.bfloat16) if half else nullcontext():
         for name, examples in sets.items():
             if not examples:
                 continue
             mine = examples[rank::processes]
-            total, tokens = nll(model, mine, batch) if mine else (0.0, 0)
-            if processes > 1:
-                both = torch.tensor([total, tokens], dtype=torch.float64, device=device)
-                torch.distributed.all_reduce(both)
-                total, tokens = float(both[0]), int(both[1])
-            found[name] = Score(total, tokens)
-    model.train(training)
+            scored = score(model, mine, batch) if mine else Score()
+            found[name] = _sum(scored, weight.device) if processes > 1 else scored
     return found
+
+
+def _sum(part: Score, device: torch.device) -> Score:
+    sums = torch.tensor([part.nll, part.tokens, part.words], dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(sums)
+    nll, tokens, words = sums.tolist()
+    return Score(nll, int(tokens), int(words))

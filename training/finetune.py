@@ -11,6 +11,7 @@ may say is in training/recipe.py, what a run leaves in training/run.py, and all 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def main() -> int:
         from training import recipe as recipes
 
         recipe = recipes.load(args.config, args.overrides)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to install what nothing here needs
         from training import tune  # torch and transformers: only once the recipe is known to be good
 
         if args.show_mask:

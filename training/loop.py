@@ -23,8 +23,9 @@ from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from extes.errors import Problem
-from training.batches import IGNORED, Rows, collate
+from training.batches import Rows, collate
 from training.recipe import Recipe
+from training.template import IGNORED
 
 
 class Halted(Problem):

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from training.batches import padding_share, trained_tokens
+from training.batches import padding_share
 from training.data import Prepared
 from training.recipe import Recipe
 
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def trained_tokens(self) -> int:
-        return sum(trained_tokens(self.prepared.train[row]) for row in self.order)
+        return sum(self.prepared.train[row].trained_tokens for row in self.order)
 
     def __str__(self) -> str:
         r, m = self.recipe, self.memory
@@ -78,7 +78,7 @@ class Plan:
             ("model", f"{r.base}, {self.parameters:,} parameters"),
             ("strategy", f"{r.strategy} ({method}{quantised}): {self.trainable:,} learn"
              f" ({self.trainable / self.parameters:.2%} of the base)"),
-            ("template", _first(self.prepared.template)),
+            ("template", self.prepared.template_name),
             ("data", f"{len(self.prepared.train):,} rows to train on; held out: {held}"),
             ("steps", f"{self.steps:,} of {r.batch} rows ({self.micro_batch} at once{times}{spread}), {passes:.2f} passes"),
             ("tokens", f"{self.trained_tokens:,} trained of {self.tokens:,} read; {padding:.1%} padding"),
@@ -123,7 +123,3 @@ def _bits(recipe: Recipe) -> str:
     assert recipe.quantization is not None
     return "4 bits" if recipe.quantization.get("load_in_4bit") else "8 bits"
 
-
-def _first(text: str) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else "none"
-    return line if len(line) <= 90 else line[:87] + "..."

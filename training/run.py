@@ -138,6 +138,7 @@ def public(recipe: Recipe) -> dict[str, Any]:
     table = recipe.model_dump(mode="json", exclude_none=True)
     table["base"] = recipe.base_name or (Path(recipe.base).name if Path(recipe.base).is_dir() else recipe.base)
     table["data"]["train"] = [public_source(source) for source in recipe.data.train]
+    table["data"]["held_out"]["sources"] = [public_source(source) for source in recipe.data.held_out.sources]
     return table
 
 

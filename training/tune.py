@@ -26,12 +26,13 @@ from transformers.utils import logging as transformers_logging
 from extes.errors import Problem
 from training import batches, curves, strategies
 from training.data import Prepared, prepare
-from training.evaluate import Score, score
+from training.evaluate import scores
 from training.loop import Tuner, arguments, last_checkpoint, memory_errors_told
+from training.perplexity import Score
 from training.plan import Plan, memory
 from training.progress import Log, Progress
 from training.recipe import Recipe
-from training.run import RunFolder, code_version, command, environment, peak_memory, public, public_source
+from training.run import RunFolder, code_version, command, environment, peak_memory, public
 from training.tuned_card import card
 
 SIGNATURE = "token-weighted|supporter tokens and end of turn|natural log"
@@ -62,7 +63,7 @@ class Work:
 
     @property
     def learnt_tokens(self) -> int:
-        return sum(batches.trained_tokens(self.rows[i]) for i in range(len(self.rows)))
+        return sum(self.rows[i].trained_tokens for i in range(len(self.rows)))
 
     @property
     def read_tokens(self) -> list[int]:
@@ -81,7 +82,7 @@ def plan(recipe: Recipe) -> Plan:
         trainable = _trainable(tuned)
         work = _work(recipe, strategies.load_tokenizer(recipe))
         gpu = torch.cuda.is_available()
-        labelled = work.micro_batch * max(map(batches.trained_tokens, work.prepared.train))
+        labelled = work.micro_batch * max(e.trained_tokens for e in work.prepared.train)
         return Plan(
             recipe=recipe,
             prepared=work.prepared,
@@ -126,10 +127,9 @@ def tune(recipe: Recipe, run: Path, say: Callable[[str], None] | None = print) -
         if main:
             _write(folder, work, tokenizer, result)
         everyone.wait_for_everyone()
-    base = {m["dataset"]: m["value"] for m in result.metrics if m["of"] == "base"}
-    for m in result.metrics:
-        if m["of"] == "tuned":
-            tell(f"held out {m['dataset']}: perplexity {base[m['dataset']]:.2f} -> {m['value']:.2f}")
+    base, tuned = perplexities(result.metrics, "base"), perplexities(result.metrics, "tuned")
+    for name, value in tuned.items():
+        tell(f"held out {name}: perplexity {base[name]:.2f} -> {value:.2f}")
     tell(f"wrote {folder.weights}")
     return _finished(folder, new=True)
 
@@ -179,14 +179,14 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         some = {name: rows[: recipe.eval_rows] for name, rows in work.prepared.held_out.items()}
 
         def losses() -> dict[str, float]:
-            scored = score(trainer.model_wrapped, some, work.micro_batch, share)
-            return {name: round(s.per_token, 6) for name, s in scored.items()}
+            found = scores(trainer.model_wrapped, some, work.micro_batch, share)
+            return {name: round(s.nll / s.tokens, 6) for name, s in found.items()}
 
         def score_base() -> None:
             if metrics:
                 return
             with _without_adapter(tuned):
-                found = score(trainer.model_wrapped, work.prepared.held_out, work.micro_batch, share)
+                found = scores(trainer.model_wrapped, work.prepared.held_out, work.micro_batch, share)
             metrics.extend(_metrics(found, "base"))
             if everyone.is_main_process:
                 folder.write("run.json", record)
@@ -211,7 +211,7 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         # Without the mixed precision that training wrapped around it: scored as it will be loaded.
         final = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-        after = score(trainer.model_wrapped if sharded else final, work.prepared.held_out, work.micro_batch, share)
+        after = scores(trainer.model_wrapped if sharded else final, work.prepared.held_out, work.micro_batch, share)
     record |= {
         "cannot_merge": strategies.mergeable(final) if recipe.adapter else "",
         "seconds": round(progress.seconds, 1),
@@ -228,10 +228,15 @@ def _write(folder: RunFolder, work: Work, tokenizer: Any, result: _Result) -> No
     folder.write("run.json", record)
     folder.write("metrics.json", result.metrics)
     card(record, result.metrics).save(folder.path / "README.md")
-    base = {m["dataset"]: math.log(m["value"]) for m in result.metrics if m["of"] == "base"}
+    base = {name: math.log(value) for name, value in perplexities(result.metrics, "base").items()}
     entries = Log(folder.log).entries()
     curves.draw(entries, folder.path / "curves.png", f"{recipe.strategy} on {record['base']}", base)
     folder.finish(record["weights"])
+
+
+def perplexities(metrics: list[dict[str, Any]], of: str) -> dict[str, float]:
+    """Per token, by held-out set; ``of`` is ``base`` or ``tuned``."""
+    return {m["dataset"]: m["value"] for m in metrics if m["of"] == of and m["name"] == "perplexity"}
 
 
 def _work(recipe: Recipe, tokenizer: Any) -> Work:
@@ -258,16 +263,16 @@ def _record(work: Work, model: Any) -> dict[str, Any]:
     return {
         "strategy": recipe.strategy,
         "base": shown["base"],
-        "base_revision": recipe.base_revision or model.config._commit_hash or "",
+        "base_revision": recipe.base_revision or vars(model.config).get("_commit_hash") or "",
         "parameters": model.num_parameters(),
         "trainable_parameters": 0,
         "weights": "adapter" if recipe.adapter else "model",
         "licence": recipe.licence,
         "sources": shown["data"]["train"],
-        "data_sha256": {public_source(source): digest for source, digest in prepared.data_sha256.items()},
-        "data_counts": {},
+        "data_sha256": prepared.data_sha256,
+        "data_counts": asdict(prepared.counts),
         "data_counts_text": str(prepared.counts),
-        "template": prepared.template,
+        "template": prepared.template_name,
         "seed": recipe.seed,
         "steps": work.steps,
         "rows": len(prepared.train),
@@ -291,9 +296,14 @@ def _same_data(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) 
         )
 
 
-def _metrics(scores: dict[str, Score], of: str) -> list[dict[str, Any]]:
-    named = {"name": "perplexity", "of": of, "signature": SIGNATURE}
-    return [named | {"dataset": name, "value": s.perplexity, "tokens": s.tokens} for name, s in scores.items()]
+def _metrics(found: dict[str, Score], of: str) -> list[dict[str, Any]]:
+    """Entries of ``metrics.json``. Per word, too: that can be compared between models of different tokenizers."""
+    entries = []
+    for dataset, s in found.items():
+        about = {"dataset": dataset, "of": of, "tokens": s.tokens, "words": s.words}
+        entries.append({"name": "perplexity", "value": s.per_token, **about, "signature": SIGNATURE})
+        entries.append({"name": "perplexity_per_word", "value": s.per_word, **about, "signature": SIGNATURE})
+    return entries
 
 
 def _without_adapter(model: Any) -> Any:

@@ -65,7 +65,7 @@ a small number of dialogues and repeats their habits; perplexity on dialogues of
 def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
     """``record`` is ``run.json`` and ``metrics`` ``metrics.json``."""
     by_set: dict[str, dict[str, Any]] = {}
-    for metric in metrics:
+    for metric in (m for m in metrics if m["name"] == "perplexity"):
         by_set.setdefault(metric["dataset"], {})[metric["of"]] = metric
     results = [
         EvalResult(
@@ -74,7 +74,7 @@ def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
             dataset_type=m["dataset"],
             dataset_name=f"held-out dialogues: {m['dataset']}",
             metric_type=m["name"],
-            metric_name=f"perplexity ({m['signature']})",
+            metric_name=f"{m['name'].replace('_', ' ')} ({m['signature']})",
             metric_value=round(m["value"], 4),
         )
         for m in metrics
