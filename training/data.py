@@ -99,7 +99,7 @@ def prepare(config: DataConfig, tokenizer: Any) -> Prepared:
     Raises :class:`Problem`: a source that is missing or unknown, a template that does not fit, no supporter turn at
     all, nothing left to train on, or more supporter turns lost to ``max_length`` than ``max_lost_share`` allows.
     """
-    template_name, template = choose(tokenizer, config.template)
+    maker = Maker(config, tokenizer)
     read = [sources.read(spec) for spec in config.train + config.held_out.sources]
     labels = _labels(read)
     candidates = [
@@ -111,7 +111,6 @@ def prepare(config: DataConfig, tokenizer: Any) -> Prepared:
     away = split.seeds_away(split.seed_ids(candidates), config.held_out.seeds)
     sides = split.split(candidates, away, config.held_out.per_mille, sketches, config.held_out.lineage)
 
-    maker = _Maker(config, tokenizer, template)
     train: list[Example] = []
     held_out: dict[str, list[Example]] = {}
     spoken = {"train": Spoken(), "held_out": Spoken()}
@@ -137,7 +136,7 @@ def prepare(config: DataConfig, tokenizer: Any) -> Prepared:
     )
     _refuse(config, counts, maker)
     digests = {label: source.sha256 for label, source in zip(labels, read, strict=True)}
-    return Prepared(train, held_out, counts, digests, template, template_name, maker.end_of_turn)
+    return Prepared(train, held_out, counts, digests, maker.template, maker.template_name, maker.end_of_turn)
 
 
 def _labels(read: Sequence[Source]) -> list[str]:
@@ -169,7 +168,7 @@ def _counted(label: str, report: Report, went: Counter[str], leaks: int) -> Sour
     )
 
 
-def _refuse(config: DataConfig, counts: Counts, maker: _Maker) -> None:
+def _refuse(config: DataConfig, counts: Counts, maker: Maker) -> None:
     """Raise :class:`Problem` where these data cannot be meant."""
     if unknown := set(config.exclude.strategies) - maker.strategies:
         raise Problem(
@@ -197,11 +196,12 @@ def _refuse(config: DataConfig, counts: Counts, maker: _Maker) -> None:
         )
 
 
-class _Maker:
+class Maker:
     """Makes examples of dialogues under one configuration; remembers the strategies it met."""
 
-    def __init__(self, config: DataConfig, tokenizer: Any, template: str) -> None:
-        self._config, self._tokenizer, self._template = config, tokenizer, template
+    def __init__(self, config: DataConfig, tokenizer: Any) -> None:
+        self._config, self._tokenizer = config, tokenizer
+        self.template_name, self.template = choose(tokenizer, config.template)
         self._control = [token for token in tokenizer.all_special_tokens if token.strip()]
         self.strategies: set[str] = set()
         probe = [Message("user", "a"), Message("assistant", "b", trained=True)]
@@ -245,7 +245,7 @@ class _Maker:
 
     def _encoded(self, piece: list[Message]) -> Encoded:
         system = [Message("system", self._config.system)] if self._config.system else []
-        return encode(self._tokenizer, self._template, system + piece, self._config.strategy)
+        return encode(self._tokenizer, self.template, system + piece, self._config.strategy)
 
     def _messages(self, dialogue: Dialogue) -> list[Message]:
         exclude, messages = self._config.exclude, []
