@@ -40,13 +40,14 @@ SIGNATURE = "token-weighted|supporter tokens and end of turn|natural log"
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run. ``new`` is False where it was finished before and nothing was done."""
+    """A finished run. ``model`` is the tuned one as it was saved; None where the run was finished before and nothing was
+    done (``training.strategies.load_tuned`` reads it)."""
 
     folder: Path
     weights: Path
     record: dict[str, Any]
     metrics: list[dict[str, Any]]
-    new: bool
+    model: Any = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def tune(recipe: Recipe, run: Path, say: Callable[[str], None] | None = print) -
             folder.begin(recipe)
     if finished:
         tell(f"{run} is finished; nothing to do (remove it to train again)")
-        return _finished(folder, new=False)
+        return _finished(folder)
 
     with quiet():
         tokenizer = strategies.load_tokenizer(recipe)
@@ -131,7 +132,7 @@ def tune(recipe: Recipe, run: Path, say: Callable[[str], None] | None = print) -
     for name, value in tuned.items():
         tell(f"held out {name}: perplexity {base[name]:.2f} -> {value:.2f}")
     tell(f"wrote {folder.weights}")
-    return _finished(folder, new=True)
+    return _finished(folder, result.model)
 
 
 @dataclass(frozen=True)
@@ -321,9 +322,9 @@ def _most(values: list[int]) -> int:
     return int(gather(torch.tensor([max(values)], device=PartialState().device)).max())
 
 
-def _finished(folder: RunFolder, new: bool) -> Finished:
+def _finished(folder: RunFolder, model: Any = None) -> Finished:
     assert folder.weights
-    return Finished(folder.path, folder.weights, folder.read("run.json"), folder.read("metrics.json"), new)
+    return Finished(folder.path, folder.weights, folder.read("run.json"), folder.read("metrics.json"), model)
 
 
 @contextmanager
