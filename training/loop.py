@@ -97,12 +97,14 @@ class Tuner(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if not math.isfinite(float(loss)):
-            raise Halted(
-                f"the loss became {float(loss)} at step {self.state.global_step + 1}: the weights are lost. Lower "
-                f"learning_rate (it is {self.args.learning_rate:g}), lengthen warmup_steps (it is "
-                f"{self.args.warmup_steps:g}), or take precision=fp32, and start again in a new folder"
-            )
+            raise self.diverged(f"the loss became {float(loss)} at step {self.state.global_step + 1}")
         return loss
+
+    def diverged(self, what: str) -> Halted:
+        return Halted(
+            f"{what}: the weights are lost. Lower learning_rate (it is {self.args.learning_rate:g}), lengthen "
+            f"warmup_steps (it is {self.args.warmup_steps:g}), or take precision=fp32, and start again in a new folder"
+        )
 
 
 def arguments(recipe: Recipe, folder: Path, micro_batch: int, accumulation: int) -> TrainingArguments:
