@@ -91,7 +91,9 @@ class RunFolder:
             staged.write_text(recipes.dump(recipe), encoding="utf-8")
             staged.replace(self.recipe)
         except OSError as error:
-            raise Problem(f"--output {self.path} cannot be written ({error.strerror}); name a folder that can") from error
+            raise Problem(
+                f"--output {self.path} cannot be written ({error.strerror}); name a folder that can"
+            ) from error
 
     def finish(self, name: str) -> Path:
         """The staged weights get their name, which is what says that the run is finished."""

@@ -167,7 +167,9 @@ def _base(recipe: Recipe) -> str:
 
 def _quantization(arguments: dict[str, Any]) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise Problem('a quantised base needs bitsandbytes: pip install "extes[qlora]", or take training/recipes/lora.toml')
+        raise Problem(
+            'a quantised base needs bitsandbytes: pip install "extes[qlora]", or take training/recipes/lora.toml'
+        )
     try:
         return BitsAndBytesConfig(**arguments)
     except (TypeError, ValueError) as error:
