@@ -1,0 +1,77 @@
+"""``extes push``: reading arguments, printing. No logic of its own; importing this is cheap."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from extes.hub.send import Item, Sent
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this part's commands to the ``extes`` parser."""
+    group = commands.add_parser("push", help="publish a tuned model on the Hugging Face Hub")
+    verbs = group.add_subparsers(metavar="VERB", required=True)
+    p = verbs.add_parser(
+        "model",
+        help="push the weights of a finished run, with tokenizer, template, card and records",
+        description="Push a finished run of training/finetune.py to the Hub, in one commit. The token is read from "
+        "HF_TOKEN or from `hf auth login`. After a failure the same command sends only what is missing; repeated after "
+        "a success it does nothing.",
+    )
+    p.add_argument("run_folder", type=Path, metavar="RUN", help="the --output of training/finetune.py")
+    p.add_argument("repo", metavar="REPO", help="OWNER/NAME; made if missing")
+    p.add_argument("--merged", action="store_true", help="fold the adapter into its base and push whole weights")
+    p.add_argument("--base", metavar="OWNER/NAME", help="where the base is on the Hub, if the run used a folder")
+    p.add_argument("--licence", metavar="ID", help="of the weights, where the run does not state it")
+    p.add_argument("--private", action="store_true", help="make the repository private")
+    p.add_argument("--dry-run", action="store_true", help="print the files with their sizes and the card; send nothing")
+    p.set_defaults(run=_model)
+
+
+def _model(args: argparse.Namespace) -> int:
+    from extes.hub.model import packed
+    from extes.hub.send import send
+
+    with packed(args.run_folder, args.repo, args.merged, args.base, args.licence, keep=not args.dry_run) as parcel:
+        for note in parcel.left_out:
+            print(f"left out {note}", file=sys.stderr)
+        if args.dry_run:
+            _show(parcel.repo, parcel.what, parcel.items, parcel.card, args.private)
+            return 0
+        print(parcel.what)
+        _quiet()
+        _tell(send(args.repo, "model", parcel.items, parcel.message, args.private, parcel.never_beside))
+    return 0
+
+
+def _show(repo: str, what: str, items: Sequence[Item], card: str, private: bool) -> None:
+    print(f"Would push to the {'private' if private else 'public'} repository {repo}: {what}\n")
+    width = len(f"{sum(item.size for item in items):,}")
+    for item in items:
+        print(f"{item.size:{width + 2},}  {item.path}")
+    print(f"{sum(item.size for item in items):{width + 2},}  bytes in {len(items)} files\n\nREADME.md\n")
+    print("\n".join(f"    {line}".rstrip() for line in card.splitlines()))
+    print("\nNothing was sent.")
+
+
+def _tell(sent: Sent) -> None:
+    if not sent.files:
+        print(f"Nothing to do: {sent.url} already holds all {sent.already_there} files (commit {sent.commit[:12]}).")
+    else:
+        rest = f", {sent.already_there} were there" if sent.already_there else ""
+        print(f"Pushed {len(sent.files)} files{rest}: {sent.url} (commit {sent.commit[:12]})")
+
+
+def _quiet() -> None:
+    """The client's bars only where a person watches, and nothing of its own retries: what matters is told here."""
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    logging.set_verbosity_error()
