@@ -17,8 +17,8 @@ from extes.hub.run import Run
 NO_LICENCE = (None, "", "other", "unknown")
 USE = "How to use"
 LIMITS = """For research on emotional-support dialogue, and for blinded studies with informed, consenting adults. It is
-not care: it has no notion of danger, makes things up and may claim a life it does not have. Do not use it as support for
-anyone without people in charge who watch over it, a screen for crises, and help lines in sight. English only."""
+not care: it has no notion of danger, makes things up and may claim a life it does not have. Do not use it as support
+for anyone without people in charge who watch over it, a screen for crises, and help lines in sight. English only."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def _model(args: argparse.Namespace) -> int:
             return 0
         print(parcel.what)
         _quiet()
-        _tell(send(args.repo, "model", parcel.items, parcel.message, args.private, parcel.never_beside))
+        sent = send(args.repo, "model", parcel.items, parcel.message, args.private, parcel.never_beside, parcel.base)
+        _tell(sent)
     return 0
 
 
@@ -70,8 +71,8 @@ def _tell(sent: Sent) -> None:
 
 def _quiet() -> None:
     """The client's bars only where a person watches, and nothing of its own retries: what matters is told here."""
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx2
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import httpx
 
 from extes.errors import Problem
 
@@ -31,7 +31,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def lost_connection(error: BaseException) -> bool:
-    return any(isinstance(e, httpx.TransportError) for e in causes(error))
+    return any(isinstance(e, httpx2.TransportError) for e in causes(error))
 
 
 def is_of_the_hub(error: BaseException) -> bool:
@@ -94,8 +94,8 @@ def explain(error: BaseException, repo: str) -> Problem:
         return Problem(f"the Hub refused ({status}): {last_line(error)}")
     if lost_connection(error):
         return Problem(
-            f"the connection to {constants.ENDPOINT} failed ({last_line(error)}). Check the network, and HF_ENDPOINT if "
-            f"you set it. {AGAIN}"
+            f"the connection to {constants.ENDPOINT} failed ({last_line(error)}). Check the network, and HF_ENDPOINT "
+            f"if you set it. {AGAIN}"
         )
     return Problem(f"the Hub's client stopped: {last_line(error)}. {AGAIN}")
 

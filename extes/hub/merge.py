@@ -32,13 +32,13 @@ def check_mergeable(run: Run) -> None:
 
 
 def merge(run: Run, folder: Path) -> None:
-    """Write the merged weights into ``folder``: all of it or nothing. Raises :class:`Problem` if the base is missing."""
+    """Write the merged weights into ``folder``, all or nothing. Raises :class:`Problem` if the base is missing."""
     import peft
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     where = str(run.recipe.get("base") or run.record.base)
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         base = AutoModelForCausalLM.from_pretrained(
             where, revision=run.recipe.get("base_revision") or None, dtype="auto"

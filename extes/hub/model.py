@@ -31,10 +31,12 @@ NEVER_BESIDE = {
 
 @dataclass(frozen=True)
 class Parcel:
-    """Everything that is pushed, the card last. ``left_out`` has a reason for each file of the weights' folder."""
+    """Everything that is pushed, the card last. ``base`` is the repository the card names as the base's, if any;
+    ``left_out`` has a reason for each file of the weights' folder that stays here."""
 
     repo: str
     what: str
+    base: str | None
     items: tuple[Item, ...]
     card: str
     never_beside: tuple[str, ...]
@@ -75,7 +77,7 @@ def base_on_hub(run: Run, asked: str | None, needed: bool) -> Base:
     recorded = str(run.recipe.get("base_name") or run.recipe.get("base") or run.record.base)
     if recorded and not is_local(recorded):
         same = recorded == run.recipe.get("base")
-        return Base(recorded, run.record.base_revision if same else None)
+        return Base(recorded, (run.record.base_revision or None) if same else None)
     if needed:
         raise Problem(
             f"this adapter's base is {recorded!r}, a folder that nobody else has. Put the base on the Hub first "
@@ -102,12 +104,14 @@ def _parcel(run: Run, repo: str, weights: Path, base: Base, card: str, merged: b
     text = _without_folders(card, names)
     items.append(Item("README.md", text.encode()))
     kind = "model" if merged else run.kind
-    what = {
-        "adapter": f"adapter ({run.record.strategy}) for {base.name}",
-        "model": f"whole weights ({run.record.strategy}",
-    }
-    described = what[kind] if kind == "adapter" else what[kind] + (", merged)" if merged else ")")
-    return Parcel(repo, described, tuple(items), text, NEVER_BESIDE[kind], tuple(left_out), f"Push {described}")
+    strategy = run.record.strategy
+    if kind == "adapter":
+        described = f"adapter ({strategy}) for {base.name}"
+    else:
+        described = f"whole weights ({strategy}, merged)" if merged else f"whole weights ({strategy})"
+    return Parcel(
+        repo, described, base.name, tuple(items), text, NEVER_BESIDE[kind], tuple(left_out), f"Push {described}"
+    )
 
 
 def _item(path: str, file: Path, names: dict[str, str]) -> Item:

@@ -78,9 +78,9 @@ class Run:
 
 def is_local(name: str) -> bool:
     """Whether a model's or file's name means something on this machine rather than OWNER/NAME on the Hub."""
-    if name.startswith(("/", "~", ".", "models/")) or (len(name) > 1 and name[1] == ":"):
+    if name.startswith(("/", "~", ".", "models/")) or name[1:2] == ":" or "\\" in name:
         return True
-    return "/" in name and (name.count("/") > 1 or Path(name).exists())
+    return name.count("/") > 1 or Path(name).exists()
 
 
 def read_run(path: Path) -> Run:

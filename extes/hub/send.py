@@ -20,7 +20,7 @@ from typing import Any, Literal
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from extes.errors import Problem
 from extes.hub.errors import explain, is_of_the_hub, lost_connection, no_token, retry_after, status_of
@@ -91,20 +91,23 @@ def send(
     message: str,
     private: bool = False,
     never_beside: Sequence[str] = (),
+    base: str | None = None,
     tell: Callable[[str], None] = print,
 ) -> Sent:
     """Make ``repo`` if need be and commit to it the items that it lacks.
 
     ``private`` holds for a repository that this call makes; one that exists and is public is refused. Patterns in
-    ``never_beside`` name files that must not be there, such as an adapter beside whole weights. Raises
-    :class:`Problem` for whatever goes wrong on the way.
+    ``never_beside`` name files that must not be there, such as an adapter beside whole weights. ``base`` is a model
+    repository that must exist, since what is pushed needs it. Raises :class:`Problem` for whatever goes wrong.
     """
     check_name(repo)
     if not get_token():
         raise no_token()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _send_once(repo, kind, items, message, private, never_beside, tell)
+            return _send_once(repo, kind, items, message, private, never_beside, base, tell)
+        except Problem:
+            raise
         except Exception as error:
             if not (is_of_the_hub(error) or _refused_card(error)):
                 raise
@@ -127,9 +130,18 @@ def _send_once(
     message: str,
     private: bool,
     never_beside: Sequence[str],
+    base: str | None,
     tell: Callable[[str], None],
 ) -> Sent:
     api = HfApi(library_name="extes")
+    if base is not None:
+        try:
+            api.repo_info(base)
+        except RepositoryNotFoundError as error:
+            raise Problem(
+                f"the base {base} is not on the Hub, or this token may not see it, so nobody could load what is "
+                "pushed. Check its spelling, or put it there first: hf upload OWNER/NAME FOLDER"
+            ) from error
     try:
         info = api.repo_info(repo, repo_type=kind)
     except RepositoryNotFoundError:

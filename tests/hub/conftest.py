@@ -102,7 +102,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_run(weights: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Make a run folder of one of the weights: ``make_run("lora")``, ``make_run("full", record={"strategy": "full"})``."""
+    """Make a run folder of one of the weights: ``make_run("full")``, ``make_run(record={"cannot_merge": "so"})``."""
 
     def make(name: str = "lora", base: str | None = None, record: dict[str, Any] | None = None) -> Path:
         run, corpora = tmp_path / f"run-{name}", tmp_path / "ann-example" / "corpora"

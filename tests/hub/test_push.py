@@ -30,6 +30,10 @@ EFFECTIVE = {("commit", "cut-after"), ("create", "cut-after"), ("lfs_upload", "c
 @pytest.fixture(autouse=True)
 def hub(hub: Hub, no_waiting: None, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr(send, "WAIT", 0.01)
+    hub.allow("hf_ann", User("ann"))
+    for base, token in (("extes/base", hub.token), ("ann/base-7b", "hf_ann")):
+        HfApi(token=token).create_repo(base)
+    hub.requests.clear()
     return hub
 
 
@@ -54,7 +58,7 @@ def test_the_adapter_arrives_with_all_that_belongs_to_it(hub: Hub, make_run: Mak
     }  # fmt: skip
     assert files["adapter_model.safetensors"] == (weights / "lora" / "adapter_model.safetensors").read_bytes()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "extes/base"
-    assert [commit.title for commit in hub.repo("extes/tuned").history()][0] == "Push adapter (lora) for extes/base"
+    assert hub.repo("extes/tuned").history()[0].title == "Push adapter (lora) for extes/base"
 
 
 def test_the_card_carries_licence_lineage_metrics_use_and_limits(hub: Hub, make_run: MakeRun) -> None:
@@ -93,7 +97,6 @@ def test_what_was_pushed_loads_and_answers_as_the_card_says(
     import torch
     from transformers import AutoModelForCausalLM
 
-    HfApi().create_repo("extes/base")
     HfApi().upload_folder(repo_id="extes/base", folder_path=weights / "base")
     run = make_run()
     assert push(run, "extes/tuned") == push(run, "extes/merged", "--merged") == 0
@@ -168,7 +171,7 @@ def test_a_finished_push_repeated_does_nothing_and_says_so(
     capsys.readouterr()
     assert push(run, "extes/tuned") == 0
     assert "Nothing to do" in capsys.readouterr().out
-    assert [request.method for request in hub.requests[asked:]] == ["GET", "GET"]
+    assert [request.method for request in hub.requests[asked:]] == ["GET", "GET", "GET"]
     assert len(hub.repo("extes/tuned").history()) == commits
 
 
@@ -188,8 +191,6 @@ def test_a_failure_that_stays_is_told_and_the_next_call_sends_only_the_rest(
 ) -> None:
     run = make_run()
     for how in (*FOR_GOOD, *PASSING):
-        if (step, how) == ("info", 404):
-            continue  # means that there is no repository yet
         repo = f"extes/{step}-{how}"
         asked = hub.received("lfs_upload")
         hub.fail(step, how, times=None)
@@ -333,6 +334,13 @@ def test_an_adapter_and_whole_weights_are_never_mixed(
 def test_an_adapter_whose_base_nobody_has_is_refused(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(make_run(), "extes/tuned", capsys)
     assert "--base OWNER/NAME" in told and "--merged" in told
+
+
+def test_a_base_that_is_not_on_the_hub_is_refused(
+    hub: Hub, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "extes/bsae is not on the Hub" in refused(make_run(), "extes/tuned", capsys, "--base", "extes/bsae")
+    assert hub.count("create") == 0
 
 
 @pytest.mark.parametrize(
