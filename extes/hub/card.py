@@ -16,6 +16,7 @@ from extes.hub.run import Run
 
 NO_LICENCE = (None, "", "other", "unknown")
 USE = "How to use"
+MERGED = "These are whole weights: the adapter of this run merged into its base. No base is needed beside them."
 LIMITS = """For research on emotional-support dialogue, and for blinded studies with informed, consenting adults. It is
 not care: it has no notion of danger, makes things up and may claim a life it does not have. Do not use it as support
 for anyone without people in charge who watch over it, a screen for crises, and help lines in sight. English only."""
@@ -63,7 +64,9 @@ def model_card(run: Run, repo: str, base: Base, merged: bool, licence: str | Non
         text = with_section(text, "Data lineage", _lineage(run))
     if not has_section(text, "intended use", "limits"):
         text = with_section(text, "Intended use and limits", LIMITS)
-    text = with_section(text, USE, _use(repo, base, adapter, merged))
+    if merged:
+        text = re.sub(r"^# .*$", lambda title: f"{title[0]}\n\n{MERGED}", text, count=1, flags=re.MULTILINE)
+    text = with_section(text, USE, _use(repo, base, adapter))
     return f"---\n{data.to_yaml()}\n---\n\n{text.strip()}\n"
 
 
@@ -105,10 +108,7 @@ def _lineage(run: Run) -> str:
     )
 
 
-def _use(repo: str, base: Base, adapter: bool, merged: bool) -> str:
-    said = (
-        "These are the base's weights with the adapter merged in; no base is needed beside them.\n\n" if merged else ""
-    )
+def _use(repo: str, base: Base, adapter: bool) -> str:
     if adapter:
         revision = f', revision="{base.revision}"' if base.revision else ""
         load = (
@@ -123,7 +123,7 @@ def _use(repo: str, base: Base, adapter: bool, merged: bool) -> str:
             f'model = AutoModelForCausalLM.from_pretrained("{repo}")'
         )
         arm = f'base = "{repo}"'
-    return f"""{said}```python
+    return f"""```python
 {load}
 tokenizer = AutoTokenizer.from_pretrained("{repo}")
 messages = [{{"role": "user", "content": "I failed my exam and I don't know how to tell my parents."}}]

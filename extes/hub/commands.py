@@ -38,6 +38,7 @@ def _model(args: argparse.Namespace) -> int:
     from extes.hub.model import packed
     from extes.hub.send import send
 
+    _quiet()
     with packed(args.run_folder, args.repo, args.merged, args.base, args.licence, keep=not args.dry_run) as parcel:
         for note in parcel.left_out:
             print(f"left out {note}", file=sys.stderr)
@@ -45,7 +46,6 @@ def _model(args: argparse.Namespace) -> int:
             _show(parcel.repo, parcel.what, parcel.items, parcel.card, args.private)
             return 0
         print(parcel.what)
-        _quiet()
         sent = send(args.repo, "model", parcel.items, parcel.message, args.private, parcel.never_beside, parcel.base)
         _tell(sent)
     return 0
@@ -70,9 +70,14 @@ def _tell(sent: Sent) -> None:
 
 
 def _quiet() -> None:
-    """The client's bars only where a person watches, and nothing of its own retries: what matters is told here."""
+    """The client's bars only where a person watches, and no library's own warnings: what matters is told here."""
+    import logging as standard
+    import warnings
+
     from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
 
     if not sys.stderr.isatty():
         disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ def check_mergeable(run: Run) -> None:
     if run.kind == "model":
         raise Problem(f"{run.path} holds whole weights, with nothing to merge; leave --merged out")
     reason = run.record.cannot_merge
-    if not reason:
+    if reason is None:
         from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftType
         from peft.tuners.tuners_utils import BaseTuner
 
@@ -26,8 +26,8 @@ def check_mergeable(run: Run) -> None:
         if issubclass(PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(kind), object), BaseTuner):
             return
         reason = "it adds something to attend to, not a change of weights"
-    if "quantised" in reason or "quantized" in reason:
-        return  # the base is loaded here in full precision, where merging is defined
+    if not reason or "base is quantised" in reason:
+        return  # a quantised base is loaded here in full precision, where merging is defined
     raise Problem(f"the adapter of {run.path} cannot be merged: {reason}. Push it as an adapter, without --merged")
 
 

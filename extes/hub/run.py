@@ -24,7 +24,7 @@ WEIGHTS = {
 
 
 class Record(BaseModel):
-    """What the publisher needs of run.json; there is more in it."""
+    """What the publisher needs of run.json; there is more in it. ``cannot_merge``: why not; "" it can; None unknown."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -35,7 +35,7 @@ class Record(BaseModel):
     data_sha256: dict[str, str] = {}
     code_version: str = "unknown"
     command: str = ""
-    cannot_merge: str = ""
+    cannot_merge: str | None = None
 
 
 class Metric(BaseModel):

@@ -120,6 +120,7 @@ def test_whole_weights_need_no_base(hub: Hub, make_run: MakeRun) -> None:
     assert main(["push", "model", str(make_run("full")), "extes/full"]) == 0
     card = ModelCard(hub.files("extes/full")["README.md"].decode())
     assert card.data.library_name == "transformers" and card.data.base_model is None
+    assert "merged" not in card.text
     assert "model.safetensors" in hub.files("extes/full")
 
 
@@ -346,7 +347,7 @@ def test_a_base_that_is_not_on_the_hub_is_refused(
 @pytest.mark.parametrize(
     ("name", "record", "words"),
     [
-        ("prompt", {}, "not a change of weights"),
+        ("prompt", {"cannot_merge": None}, "not a change of weights"),
         ("lora", {"cannot_merge": "it adds a gate"}, "it adds a gate"),
         ("full", {}, "nothing to merge"),
     ],
@@ -360,6 +361,9 @@ def test_what_cannot_be_merged_says_why(
 def test_a_quantised_run_is_merged_into_the_whole_base(hub: Hub, make_run: MakeRun) -> None:
     run = make_run(record={"cannot_merge": "its base is quantised; load the base in full precision"})
     assert push(run, "extes/merged", "--merged") == 0
+    card = ModelCard(hub.files("extes/merged")["README.md"].decode())
+    assert "(lora)\n\nThese are whole weights" in card.text
+    assert (card.data.base_model, card.data["base_model_relation"]) == ("extes/base", "finetune")
 
 
 def broken(run: Path, how: str) -> Path:
