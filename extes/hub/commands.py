@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this part's commands to the ``extes`` parser."""
-    group = commands.add_parser("push", help="publish a tuned model on the Hugging Face Hub")
+    group = commands.add_parser("push", help="publish a tuned model or dialogues on the Hugging Face Hub")
     verbs = group.add_subparsers(metavar="VERB", required=True)
     p = verbs.add_parser(
         "model",
@@ -29,9 +29,24 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--merged", action="store_true", help="fold the adapter into its base and push whole weights")
     p.add_argument("--base", metavar="OWNER/NAME", help="where the base is on the Hub, if the run used a folder")
     p.add_argument("--licence", metavar="ID", help="of the weights, where the run does not state it")
+    _add_common(p)
+    p.set_defaults(run=_model)
+
+    p = verbs.add_parser(
+        "dataset",
+        help="push dialogues: Parquet, canonical JSON lines and a card",
+        description="Push a file of `extes pool export` or `extes seeds export` to the Hub as a dataset.",
+    )
+    p.add_argument("file", type=Path, metavar="FILE.jsonl", help="dialogues in canonical JSON lines")
+    p.add_argument("repo", metavar="REPO", help="OWNER/NAME; made if missing")
+    p.add_argument("--licence", metavar="ID", required=True, help="of the dialogues, such as cc-by-4.0")
+    _add_common(p)
+    p.set_defaults(run=_dataset)
+
+
+def _add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--private", action="store_true", help="make the repository private")
     p.add_argument("--dry-run", action="store_true", help="print the files with their sizes and the card; send nothing")
-    p.set_defaults(run=_model)
 
 
 def _model(args: argparse.Namespace) -> int:
@@ -51,6 +66,19 @@ def _model(args: argparse.Namespace) -> int:
     return 0
 
 
+def _dataset(args: argparse.Namespace) -> int:
+    from extes.hub.dataset import dataset_items
+    from extes.hub.send import send
+
+    _quiet()
+    items, card = dataset_items(args.file, args.repo, args.licence)
+    if args.dry_run:
+        _show(args.repo, f"the dialogues of {args.file.name}", items, card, args.private)
+    else:
+        _tell(send(args.repo, "dataset", items, f"Push {args.file.name}", args.private))
+    return 0
+
+
 def _show(repo: str, what: str, items: Sequence[Item], card: str, private: bool) -> None:
     print(f"Would push to the {'private' if private else 'public'} repository {repo}: {what}\n")
     width = len(f"{sum(item.size for item in items):,}")
@@ -66,7 +94,8 @@ def _tell(sent: Sent) -> None:
         print(f"Nothing to do: {sent.url} already holds all {sent.already_there} files (commit {sent.commit[:12]}).")
     else:
         rest = f", {sent.already_there} were there" if sent.already_there else ""
-        print(f"Pushed {len(sent.files)} files{rest}: {sent.url} (commit {sent.commit[:12]})")
+        files = "1 file" if len(sent.files) == 1 else f"{len(sent.files)} files"
+        print(f"Pushed {files}{rest}: {sent.url} (commit {sent.commit[:12]})")
 
 
 def _quiet() -> None:
