@@ -20,8 +20,8 @@ PARQUET, LINES = "data/dialogues.parquet", "dialogues.jsonl"
 TEXT = """# {title}
 
 {dialogues:,} emotional-support dialogues with {turns:,} turns, in the form of the ExTES Portal, after *Building
-Emotional Support Chatbots in the Era of LLMs* (arXiv 2308.11584). A seeker tells of one of 36 situations; each supporter
-turn may be labelled with one of 16 strategies ({labelled:,} of {supporter:,} are).
+Emotional Support Chatbots in the Era of LLMs* (arXiv 2308.11584). A seeker tells of one of 36 situations; each
+supporter turn may be labelled with one of 16 strategies ({labelled:,} of {supporter:,} are).
 
 ```python
 from datasets import load_dataset

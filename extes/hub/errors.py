@@ -31,16 +31,16 @@ def status_of(error: BaseException) -> int | None:
 
 
 def lost_connection(error: BaseException) -> bool:
-    return any(isinstance(e, httpx2.TransportError) for e in causes(error))
+    """Whether no answer came. The Xet part of the client tells it with Python's own ConnectionError."""
+    lost = (httpx2.TransportError, ConnectionError, TimeoutError)
+    return any(isinstance(e, lost) and not isinstance(e, OfflineModeIsEnabled) for e in causes(error))
 
 
 def is_of_the_hub(error: BaseException) -> bool:
-    """Whether the error came from talking to the Hub, and not from a defect or a file of ours."""
+    """Whether the error came from talking to the Hub, and not from a defect or a file of ours, which has a name."""
+    ours = isinstance(error, OSError) and error.filename is not None
     return (
-        isinstance(error, OfflineModeIsEnabled)
-        or status_of(error) is not None
-        or lost_connection(error)
-        or type(error).__module__.split(".")[0] in ("huggingface_hub", "hf_xet")
+        status_of(error) is not None or lost_connection(error) or isinstance(error, OSError | RuntimeError) and not ours
     )
 
 
@@ -95,9 +95,14 @@ def explain(error: BaseException, repo: str) -> Problem:
     if lost_connection(error):
         return Problem(
             f"the connection to {constants.ENDPOINT} failed ({last_line(error)}). Check the network, and HF_ENDPOINT "
-            f"if you set it. {AGAIN}"
+            f"if you set it. {AGAIN}{xet_hint()}"
         )
-    return Problem(f"the Hub's client stopped: {last_line(error)}. {AGAIN}")
+    return Problem(f"the Hub's client stopped: {last_line(error)}. {AGAIN}{xet_hint()}")
+
+
+def xet_hint() -> str:
+    """What else to try where large files go through Xet, the newer of the Hub's two ways."""
+    return "" if constants.HF_HUB_DISABLE_XET else ". If it stays so, set HF_HUB_DISABLE_XET=1 for the classic way"
 
 
 def last_line(error: BaseException) -> str:

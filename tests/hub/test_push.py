@@ -301,6 +301,17 @@ def test_no_network_is_told_with_the_address(hub: Hub, make_run: MakeRun, capsys
     assert url in refused(run, "extes/tuned", capsys, "--base", "extes/base")
 
 
+def test_a_failure_of_xet_is_told_with_the_way_around_it(
+    hub: Hub, make_run: MakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)  # the local Hub has no Xet
+    run = make_run()
+    assert "HF_HUB_DISABLE_XET=1" in refused(run, "extes/tuned", capsys, "--base", "extes/base")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    assert push(run, "extes/tuned") == 0
+
+
 def test_offline_mode_is_told(make_run: MakeRun, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in refused(make_run(), "extes/tuned", capsys, "--base", "extes/base")
