@@ -20,9 +20,10 @@ def line(name: str, record: dict[str, Any]) -> str:
     asked = record["arguments"]
     loss = record["held_out_nats_per_character"]
     told = " | ".join(f"{loss[c]:.4f}" if c in loss else "" for c in CORPORA)
-    compute = record["parameters"] * record["training_tokens"] * 6 / 1e12
+    compute = 6 * record["parameters"] * record["training_tokens"] / 1e12
     return (
-        f"| {name} | {record['parameters'] / 1e6:.2f} M ({asked['hidden']} x {asked['layers']}) | {asked['vocab_size']} "
+        f"| {name} | {record['parameters'] / 1e6:.2f} M ({asked['hidden']} x {asked['layers']}) "
+        f"| {asked['vocab_size']} "
         f"| {asked['mixture']} | {asked['lr']:g} | {record['training_tokens'] / 1e6:.2f} M | {compute:.0f} | {told} |"
     )
 
