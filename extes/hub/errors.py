@@ -39,9 +39,8 @@ def lost_connection(error: BaseException) -> bool:
 def is_of_the_hub(error: BaseException) -> bool:
     """Whether the error came from talking to the Hub, and not from a defect or a file of ours, which has a name."""
     ours = isinstance(error, OSError) and error.filename is not None
-    return (
-        status_of(error) is not None or lost_connection(error) or isinstance(error, OSError | RuntimeError) and not ours
-    )
+    answered = status_of(error) is not None or lost_connection(error)
+    return answered or (isinstance(error, OSError | RuntimeError) and not ours)
 
 
 def retry_after(error: BaseException) -> int | None:
