@@ -47,6 +47,7 @@ def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
         raise Problem(f"the base model {base!r} cannot be loaded: {_first_line(error)}") from error
     if recipe.quantization is not None:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        _unpacked(model)
     return model
 
 
@@ -174,6 +175,16 @@ def _quantization(arguments: dict[str, Any]) -> BitsAndBytesConfig:
         return BitsAndBytesConfig(**arguments)
     except (TypeError, ValueError) as error:
         raise Problem(f"[quantization]: {_first_line(error)}") from error
+
+
+def _unpacked(model: Any) -> None:
+    """Keep bitsandbytes from its packed form for CPUs: going in and out of it rounds the scales, so that a model would
+    no longer be the one that its adapter was trained on. Nothing changes on a GPU."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _own_device() -> Any:
