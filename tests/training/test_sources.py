@@ -1,12 +1,14 @@
 """Every form of training data is read, mended or refused with a reason, and counted."""
 
+import dataclasses
 import gzip
 import json
 
 import pytest
+from huggingface_hub import HfApi
 
 from extes import cli, seeds, wild
-from extes.dialogue import Dialogue, Turn, to_json, write_jsonl
+from extes.dialogue import Dialogue, Turn, write_jsonl
 from extes.errors import Problem
 from extes.generation.pool import Pool
 from tests.generation.server import Behaviour, running
@@ -112,32 +114,59 @@ def test_of_a_pool_the_accepted_dialogues_are_taken(tmp_path):
     assert source.report.rejections == {"state_seed": 108, "state_candidate": 3, "state_rejected": 1}
 
 
-def test_a_hub_dataset_is_read_in_each_of_its_forms(tmp_path, monkeypatch):
-    """``datasets`` itself, on files laid out as a dataset repository is."""
+def publish(hub, name, rows):
+    api = HfApi()
+    api.create_repo(f"extes/{name}", repo_type="dataset")
+    body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    commit = api.upload_file(
+        path_or_fileobj=body, path_in_repo="train.jsonl", repo_id=f"extes/{name}", repo_type="dataset"
+    )
+    return commit.oid
+
+
+def test_what_extes_push_published_is_read_back(hub, tmp_path):
+    found = seeds.load()[0]
+    marked = tuple(dataclasses.replace(t, train=t.strategy != "Others") for t in found[0].turns)
+    found[0] = dataclasses.replace(found[0], turns=marked)
+    write_jsonl(found, tmp_path / "seeds.jsonl")
+    command = ["push", "dataset", str(tmp_path / "seeds.jsonl"), "extes/seeds", "--licence", "cc-by-4.0"]
+    assert cli.main(command) == 0
+    source = read("hub:extes/seeds")
+    assert source.dialogues == tuple(found) and source.label == "extes/seeds"
+    assert source.sha256 == content_sha256(found) and source.report.clean == 108
+
+
+def test_a_hub_dataset_is_read_in_each_of_its_forms(hub, tmp_path):
     found = seeds.load()[0][:3]
-    chat = {"messages": [{"role": "system", "content": "Be kind."}, *found[0].messages()]}
     wild.write_extes_json(found, tmp_path / "extes.json")
-    forms = {
-        "canonical": [to_json(d) for d in found],
-        "chat": [chat, {"messages": [{"role": "user", "content": "Hi."}]}],
-        "extes": json.loads((tmp_path / "extes.json").read_text()),
-        "other": [{"text": "no dialogue"}],
-    }
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    for name, rows in forms.items():
-        (tmp_path / "team" / name).mkdir(parents=True)
-        (tmp_path / "team" / name / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    canonical, extes = read("hub:team/canonical"), read("hub:team/extes:train")
-    assert [d.turns for d in canonical.dialogues] == [d.turns for d in found] == [d.turns for d in extes.dialogues]
-    assert canonical.sha256 == content_sha256(canonical.dialogues) and canonical.label == "team/canonical"
-    said = read("hub:team/chat")
-    assert [t.text for t in said.dialogues[0].turns] == [t.text for t in found[0].turns]
-    assert said.report.repairs["system_message_left_out"] == 1
-    assert said.report.rejections == {"no_supporter_turn": 1}
-    assert read("hub:team/other").report.rejections == {"unknown_form": 1}
-    with pytest.raises(Problem, match=r"hub:team/chat.*cannot be loaded.*split"):
-        read("hub:team/chat:tset")
+    publish(hub, "made", json.loads((tmp_path / "extes.json").read_text()))
+    assert [d.turns for d in read("hub:extes/made:train").dialogues] == [d.turns for d in found]
+
+    chat = {"messages": [{"role": "system", "content": "Be kind."}, *found[0].messages()]}
+    silent = {"messages": [{"role": "user", "content": "Hi."}]}
+    first = publish(hub, "chat", [chat, silent])
+    source = read("hub:extes/chat")
+    assert [t.text for t in source.dialogues[0].turns] == [t.text for t in found[0].turns]
+    assert source.report.repairs == {"system_message_left_out": 1}
+    assert source.report.rejections == {"no_supporter_turn": 1}
+
+    publish(hub, "other", [{"text": "no dialogue"}])
+    assert read("hub:extes/other").report.rejections == {"unknown_form": 1}
+
+    HfApi().upload_file(
+        path_or_fileobj=json.dumps({"text": "gone"}).encode(),
+        path_in_repo="train.jsonl",
+        repo_id="extes/chat",
+        repo_type="dataset",
+    )
+    assert not read("hub:extes/chat").dialogues and read(f"hub:extes/chat@{first}").dialogues == source.dialogues
+
+
+def test_a_hub_dataset_that_cannot_be_had_is_an_error(hub):
+    publish(hub, "chat", [{"text": "no dialogue"}])
+    for spec in ("hub:extes/chat:tset", "hub:extes/none", "hub:extes/chat@v9"):
+        with pytest.raises(Problem, match=rf"{spec.partition(':t')[0]}.*cannot be loaded.*split"):
+            read(spec)
 
 
 @pytest.mark.parametrize(
