@@ -3,9 +3,9 @@
     python -m benchmarks.training [--base FOLDER] [--steps 40] [--rounds 3]
 
 Four ways, each in a process of its own, in alternation. ``here`` is ``training.tune.tune``, which finetune.py calls;
-``trl alike`` is SFTTrainer told to do the same. ``trl`` is SFTTrainer as its README has it, its defaults untouched but for
-what fixes the work (steps, batch, length, learning rate and its course, loss on replies only); among its defaults is
-activation checkpointing, so ``here frugal`` has that too. The data are the project's seeds, twenty held out.
+``trl alike`` is SFTTrainer told to do the same. ``trl`` is SFTTrainer as its README has it, its defaults untouched but
+for what fixes the work (steps, batch, length, learning rate and its course, loss on replies only); among its defaults
+is activation checkpointing, so ``here frugal`` has that too. The data are the project's seeds, twenty held out.
 
 Prints medians over the rounds, the ratio of each pair, and, as a check that one work was done, the perplexity that each
 reaches on the held-out seeds. Then the time of the whole CPU strategy matrix.
@@ -143,7 +143,8 @@ def write_data(args: argparse.Namespace) -> str:
     (args.folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     sizes = [len(e.input_ids) for e in prepared.train]
     share = prepared.counts.train.trained_tokens / sum(sizes)
-    return f"{len(sizes)} rows of {min(sizes)} to {max(sizes)} tokens, mean {statistics.mean(sizes):.0f}, {share:.0%} with loss"
+    mean = statistics.mean(sizes)
+    return f"{len(sizes)} rows of {min(sizes)} to {max(sizes)} tokens, mean {mean:.0f}, {share:.0%} with loss"
 
 
 def reached(args: argparse.Namespace, adapters: dict[str, str]) -> dict[str, float]:
