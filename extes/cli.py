@@ -12,6 +12,7 @@ from pathlib import Path
 from extes import __version__
 from extes.errors import Problem
 from extes.generation import commands as generation
+from extes.hub import commands as hub
 from extes.study import commands as ratings
 
 
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     _dialogues(commands)
     generation.add_commands(commands)
     ratings.add_commands(commands)
+    hub.add_commands(commands)
     return top
 
 
