@@ -80,8 +80,8 @@ class Plan:
              f" ({self.trainable / self.parameters:.2%} of the base)"),
             ("template", self.prepared.template_name),
             ("data", f"{len(self.prepared.train):,} rows to train on; held out: {held}"),
-            ("steps", f"{self.steps:,} of {r.batch} rows ({self.micro_batch} at once{times}{spread}); {passes:.2f} passes"
-             " over the data"),
+            ("steps", f"{self.steps:,} of {r.batch} rows ({self.micro_batch} at once{times}{spread})"
+             f"; {passes:.2f} passes over the data"),
             ("tokens", f"{self.trained_tokens:,} trained of {self.tokens:,} read; {padding:.1%} padding"),
             ("learning rate", f"{r.learning_rate:g}, {r.warmup_steps} steps of warm-up, then {r.schedule}"),
             ("memory", f"about {size(m.total)} a process on the {self.device}: weights {size(m.weights)}, gradients "
