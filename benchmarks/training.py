@@ -218,7 +218,10 @@ def main() -> int:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         args.folder = Path(folder)
-        print(f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+        threads = os.environ.get("OMP_NUM_THREADS", "all")
+        print(
+            f"machine: {platform.machine()}, {os.cpu_count()} cores, {threads} used; Python {platform.python_version()}"
+        )
         print(
             f"data: {write_data(args)}; {args.steps} steps of {args.batch}; LoRA r = 16 on every linear layer",
             flush=True,

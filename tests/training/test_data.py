@@ -275,6 +275,15 @@ def test_nothing_is_longer_than_allowed_and_labels_fit(pool):
         assert example.trained_tokens
 
 
+def test_two_files_of_one_name_stay_two_sources(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_jsonl([talk(f"{folder}{n}") for n in range(5)], tmp_path / folder / "pool.jsonl")
+    prepared = made(*(f"pool:{tmp_path / folder}/pool.jsonl" for folder in "ab"), held_out=HeldOut(per_mille=0))
+    assert [s.source for s in prepared.counts.sources] == ["pool", "pool (2)"]
+    assert len(prepared.data_sha256) == 2 and {e.source for e in prepared.train} == {"pool", "pool (2)"}
+
+
 # Errors
 
 
