@@ -66,7 +66,8 @@ class Engine:
                 return
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
-            from transformers.utils import cached_file, logging
+            from transformers.utils import logging
+            from transformers.utils.hub import cached_file
 
             if Path(self.base).is_dir():  # read in a moment; a bar is for downloads
                 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
