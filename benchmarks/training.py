@@ -10,8 +10,8 @@ is activation checkpointing, so ``here frugal`` has that too. The data are the p
 Prints medians over the rounds, the ratio of each pair, and, as a check that one work was done, the perplexity that each
 reaches on the held-out seeds. Then the time of the whole CPU strategy matrix.
 
-tokens/s counts tokens that are not padding, over the time that ``Trainer.train`` takes; on a busy machine CPU time is the
-fairer measure. Memory is the largest resident set of the process, libraries included.
+tokens/s counts tokens that are not padding, over the time that ``Trainer.train`` takes; on a busy machine CPU time is
+the fairer measure. Memory is the largest resident set of the process, libraries included.
 """
 
 from __future__ import annotations
