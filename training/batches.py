@@ -91,5 +91,3 @@ def split(batch: int, micro_batch: int, processes: int) -> tuple[int, int]:
     if share % micro:
         raise ValueError(f"micro_batch ({micro}) does not divide a process's share of the batch ({share} rows)")
     return micro, share // micro
-
-

@@ -114,7 +114,9 @@ def differing(records: Sequence[dict[str, Any]]) -> list[str]:
     for key in ALIKE:
         for record in records[1:]:
             if record[key] != records[0][key]:
-                found.append(f"{key}: {records[0][key]!r} in {records[0]['strategy']}, {record[key]!r} in {record['strategy']}")
+                found.append(
+                    f"{key}: {records[0][key]!r} in {records[0]['strategy']}, {record[key]!r} in {record['strategy']}"
+                )
     return found
 
 

@@ -67,7 +67,9 @@ class Tuner(Trainer):
         self.model_accepts_loss_kwargs = True  # num_items_in_batch is what divides below
         self.labelled = LabelledOnly(model)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         targets = inputs["labels"][:, 1:]
         learnt = targets != IGNORED
         # A place predicts the one after it: the last predicts nothing.

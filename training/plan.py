@@ -122,4 +122,3 @@ def size(count: float) -> str:
 def _bits(recipe: Recipe) -> str:
     assert recipe.quantization is not None
     return "4 bits" if recipe.quantization.get("load_in_4bit") else "8 bits"
-

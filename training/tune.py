@@ -290,7 +290,9 @@ def _record(work: Work, model: Any) -> dict[str, Any]:
         "trained_tokens": work.learnt_tokens,
         "read_tokens": sum(work.read_tokens),
         "processes": work.processes,
-        "device": torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
         "peak_memory_kind": "tensors on the GPU" if gpu else "the process, libraries included",
         "code_version": code_version(),
         "environment": environment(),

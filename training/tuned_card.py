@@ -96,9 +96,7 @@ def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
         f"| {name} | {pair['tuned']['tokens']:,} | {pair['base']['value']:.2f} | {pair['tuned']['value']:.2f} |"
         for name, pair in by_set.items()
     )
-    sources = "\n".join(
-        f"- `{source}`: {LICENCES[source.partition(':')[0]]}" for source in record["sources"]
-    )
+    sources = "\n".join(f"- `{source}`: {LICENCES[source.partition(':')[0]]}" for source in record["sources"])
     hashes = "\n".join(f"- `{digest[:16]}…` {source}" for source, digest in record["data_sha256"].items())
     licence = record["licence"]
     body = TEXT.format(
@@ -119,8 +117,9 @@ def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
         code=record["code_version"],
         command=record["command"],
         merge=f"The adapter cannot be merged: {record['cannot_merge']}." if record["cannot_merge"] else "",
-        licence=f"`{licence}`." if licence != "other" else
-        "Not stated by the run. Before publishing, choose one that the base and every source above allow, and set "
+        licence=f"`{licence}`."
+        if licence != "other"
+        else "Not stated by the run. Before publishing, choose one that the base and every source above allow, and set "
         "`licence` in the recipe.",
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")

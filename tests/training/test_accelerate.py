@@ -41,7 +41,10 @@ def test_two_processes_learn_what_one_does(tmp_path):
     for of in ("base", "tuned"):
         assert perplexities(metrics, of)["made"] == pytest.approx(perplexities(one.metrics, of)["made"], rel=1e-5)
     assert [m["tokens"] for m in metrics] == [m["tokens"] for m in one.metrics]
-    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one.folder, tmp_path / "run")]
+    logs = [
+        [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        for run in (one.folder, tmp_path / "run")
+    ]
     assert [e["step"] for e in logs[1]] == [2, 4, 6]  # written by one of them
     for alone, together in zip(*logs, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
