@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -26,6 +28,9 @@ from extes.errors import Problem
 from training.batches import Rows, collate
 from training.recipe import Recipe
 from training.template import IGNORED
+
+
+LEARNT = "learnt.safetensors"  # in a checkpoint, beside what peft makes of it
 
 
 class Halted(Problem):
@@ -77,15 +82,29 @@ class Tuner(Trainer):
         # Each process divides by the tokens of all; the mean of gradients over processes then needs this factor.
         return total / num_items_in_batch * self.accelerator.num_processes
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if isinstance(self.model, peft.PeftModel) and self.args.should_save and output_dir and state_dict is None:
+            learnt = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
+            save_file(learnt, Path(output_dir) / LEARNT)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # peft saves what a prompt encoder makes, not the encoder, which is what learns.
+        if (path := Path(resume_from_checkpoint) / LEARNT).exists():
+            self.model.load_state_dict(load_file(path), strict=False)
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if not math.isfinite(float(loss)):
-            raise Halted(
-                f"the loss became {float(loss)} at step {self.state.global_step + 1}: the weights are lost. Lower "
-                f"learning_rate (it is {self.args.learning_rate:g}), lengthen warmup_steps (it is "
-                f"{self.args.warmup_steps:g}), or take precision=fp32, and start again in a new folder"
-            )
+            raise self.diverged(f"the loss became {float(loss)} at step {self.state.global_step + 1}")
         return loss
+
+    def diverged(self, what: str) -> Halted:
+        return Halted(
+            f"{what}: the weights are lost. Lower learning_rate (it is {self.args.learning_rate:g}), lengthen "
+            f"warmup_steps (it is {self.args.warmup_steps:g}), or take precision=fp32, and start again in a new folder"
+        )
 
 
 def arguments(recipe: Recipe, folder: Path, micro_batch: int, accumulation: int) -> TrainingArguments:

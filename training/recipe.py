@@ -137,8 +137,7 @@ def _explain(path: Path, text: str, overrides: dict[tuple[str, ...], str], probl
     where = f"--set {given}" if given else f"{path}, line {_line(text, keys)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        model = DataConfig if keys[0] == "data" and len(keys) > 1 else Recipe
-        allowed = list(model.model_fields)
+        allowed = _allowed(keys[:-1])
         close = difflib.get_close_matches(keys[-1], allowed, 1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{where}: there is no key {dotted!r}; {hint}There are: {', '.join(allowed)}"
@@ -147,6 +146,16 @@ def _explain(path: Path, text: str, overrides: dict[tuple[str, ...], str], probl
     value = problem.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
     return f"{where}: {dotted}: {message}{shown}"
+
+
+def _allowed(table: tuple[str, ...]) -> list[str]:
+    """The keys of a table of the recipe, such as ``("data", "held_out")``; of the recipe itself for ``()``."""
+    model: type[BaseModel] = Recipe
+    for key in table:
+        inner = model.model_fields[key].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        model = inner
+    return list(model.model_fields)
 
 
 def _line(text: str, keys: tuple[str, ...]) -> int:

@@ -83,15 +83,21 @@ class RunFolder:
             )
         return self.weights is not None
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder and write the recipe. :class:`Problem` where that is not possible."""
+    def make(self) -> None:
+        """Make the folder, still empty. :class:`Problem` where nothing can be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            staged = self.path / "recipe.toml.tmp"
-            staged.write_text(recipes.dump(recipe), encoding="utf-8")
-            staged.replace(self.recipe)
+            probe = self.path / "probe.tmp"
+            probe.touch()
+            probe.unlink()
         except OSError as error:
             raise Problem(f"--output {self.path} cannot be written ({error.strerror}); name a folder that can") from error
+
+    def begin(self, recipe: Recipe) -> None:
+        """Write the recipe: from now on the folder is this run's."""
+        staged = self.path / "recipe.toml.tmp"
+        staged.write_text(recipes.dump(recipe), encoding="utf-8")
+        staged.replace(self.recipe)
 
     def finish(self, name: str) -> Path:
         """The staged weights get their name, which is what says that the run is finished."""

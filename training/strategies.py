@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,10 @@ def _base(recipe: Recipe) -> str:
 def _quantization(arguments: dict[str, Any]) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise Problem('a quantised base needs bitsandbytes: pip install "extes[qlora]", or take training/recipes/lora.toml')
+    known = list(inspect.signature(BitsAndBytesConfig.__init__).parameters)[1:-1]
+    for key in arguments:
+        if key not in known:
+            raise Problem(f"[quantization] {key}: BitsAndBytesConfig has no such argument; it has {', '.join(known)}")
     try:
         return BitsAndBytesConfig(**arguments)
     except (TypeError, ValueError) as error:

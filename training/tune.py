@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from extes.errors import Problem
 from training import batches, curves, strategies
 from training.data import Prepared, prepare
-from training.evaluate import scores
+from training.evaluate import Sets, scores
 from training.loop import Tuner, arguments, last_checkpoint, memory_errors_told
 from training.perplexity import Score
 from training.plan import Plan, memory
@@ -115,7 +115,7 @@ def tune(recipe: Recipe, run: Path, say: Callable[[str], None] | None = print) -
     with everyone.main_process_first():
         finished = folder.check(recipe)
         if main and not finished:
-            folder.begin(recipe)
+            folder.make()
     if finished:
         tell(f"{run} is finished; nothing to do (remove it to train again)")
         return _finished(folder)
@@ -161,7 +161,9 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
             + record["device"]
         )
 
-        # Where an earlier attempt stopped
+        # Where an earlier attempt stopped; before this, a mistake leaves the folder empty
+        if everyone.is_main_process:
+            folder.begin(recipe)
         with everyone.main_process_first():
             checkpoint = last_checkpoint(folder.checkpoints)
         start = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
@@ -179,8 +181,14 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         share = (0, 1) if sharded else (everyone.process_index, everyone.num_processes)
         some = {name: rows[: recipe.eval_rows] for name, rows in work.prepared.held_out.items()}
 
+        def scored(model: Any, sets: Sets) -> dict[str, Score]:
+            try:
+                return scores(model, sets, work.micro_batch, share)
+            except Problem as error:
+                raise trainer.diverged(f"the held-out loss is no number after step {progress.step}") from error
+
         def losses() -> dict[str, float]:
-            found = scores(trainer.model_wrapped, some, work.micro_batch, share)
+            found = scored(trainer.model_wrapped, some)
             return {name: round(s.nll / s.tokens, 6) for name, s in found.items()}
 
         def score_base() -> None:
@@ -212,7 +220,7 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         # Without the mixed precision that training wrapped around it: scored as it will be loaded.
         final = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-        after = scores(trainer.model_wrapped if sharded else final, work.prepared.held_out, work.micro_batch, share)
+        after = scored(trainer.model_wrapped if sharded else final, work.prepared.held_out)
     record |= {
         "cannot_merge": strategies.mergeable(final) if recipe.adapter else "",
         "seconds": round(progress.seconds, 1),
