@@ -34,7 +34,7 @@ dialogues = load_dataset("{repo}", split="train")
 | `id` | unique, and says where the dialogue comes from |
 | `scenario` | one of the 36, or null |
 | `description` | of the person and the situation |
-| `turns` | `speaker` (seeker or supporter), `text`, `strategy` (or null), `train` (false: context for tuning only) |
+| `turns` | `speaker` (seeker or supporter), `text`, `strategy` (or null), `train` (false: context, not to be learnt) |
 | `provenance` | JSON: source, and for a generated dialogue the model, its exemplars and what was asked |
 
 `{lines}` holds the same, one object a line.
@@ -60,13 +60,10 @@ def dataset_items(file: Path, repo: str, licence: str) -> tuple[tuple[Item, ...]
     if report.rejected or not dialogues:
         raise Problem(f"{file} cannot be published as it is; mend the lines or leave them out:\n{report}")
     rows = [to_json(d) | {"provenance": json.dumps(d.provenance, ensure_ascii=False)} for d in dialogues]
-    turn = pa.struct(
-        [("speaker", pa.string()), ("text", pa.string()), ("strategy", pa.string()), ("train", pa.bool_())]
-    )
-    names = ("id", "scenario", "description", "provenance")
-    schema = pa.schema(
-        [(name, pa.string()) for name in names[:3]] + [("turns", pa.list_(turn)), (names[3], pa.string())]
-    )
+    said = {"speaker": pa.string(), "text": pa.string(), "strategy": pa.string(), "train": pa.bool_()}
+    turns = pa.list_(pa.struct(list(said.items())))
+    text = dict.fromkeys(("id", "scenario", "description"), pa.string())
+    schema = pa.schema(text | {"turns": turns, "provenance": pa.string()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema), sink)
     lines = "".join(json.dumps(to_json(d), ensure_ascii=False) + "\n" for d in dialogues)

@@ -18,20 +18,26 @@ class Reading(Access):
     page: int
 
     def info(self, call: Call) -> Answer:
+        """All there is to know, or with ``expand`` only the fields asked for, as the real one does."""
         repo = self.find(call)
         oid = self.at_revision(call, repo)
-        files = repo.tree(oid)
-        _, card = card_of(self.state.get(files["README.md"].sha256)) if "README.md" in files else (None, {})
-        siblings = [
-            {"rfilename": path} | (blob(file) if call.flag("blobs") else {}) for path, file in sorted(files.items())
-        ]
-        return said({
+        first = next(iter(repo.commits.values()))
+        found: dict[str, Any] = {
             "_id": hashlib.sha1(repo.id.encode()).hexdigest()[:24], "id": repo.id, "author": repo.id.split("/")[0],
-            "sha": oid, "lastModified": repo.commits[oid].date, "createdAt": repo.history()[-1].date,
-            "private": repo.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0,
-            "tags": (card or {}).get("tags") or [], "cardData": card or {}, "siblings": siblings,
+            "sha": oid, "lastModified": repo.commits[oid].date, "createdAt": first.date, "private": repo.private,
+            "gated": False, "disabled": False, "downloads": 0, "likes": 0,
             **({"modelId": repo.id} if repo.kind == "model" else {}),
-        })  # fmt: skip
+        }  # fmt: skip
+        asked = set(call.query.get("expand", ()))
+        if not asked or asked & {"siblings", "cardData", "tags"}:
+            files = repo.tree(oid)
+            _, card = card_of(self.state.get(files["README.md"].sha256)) if "README.md" in files else (None, {})
+            found |= {"tags": (card or {}).get("tags") or [], "cardData": card or {}}
+            blobs = call.flag("blobs")
+            found["siblings"] = [
+                {"rfilename": path} | (blob(file) if blobs else {}) for path, file in sorted(files.items())
+            ]
+        return said({key: value for key, value in found.items() if not asked or key in asked | {"_id", "id"}})
 
     def refs(self, call: Call) -> Answer:
         found: dict[str, list] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
-from extes.cli import main
+from extes.cli import main, parser
 from extes.hub import send
 from tests.conftest import ROOT
 from tests.hub.server import Hub, User
@@ -23,7 +24,7 @@ from tests.hub.server import Hub, User
 MakeRun = Callable[..., Path]
 STEPS = ("info", "create", "tree", "yaml", "preupload", "lfs_batch", "lfs_upload", "lfs_verify", "commit")
 FOR_GOOD = (401, 403, 404)
-PASSING = (409, 412, 429, 500, 503, "cut", "cut-after")
+PASSING = (409, 429, 500, "cut", "cut-after")
 EFFECTIVE = {("commit", "cut-after"), ("create", "cut-after"), ("lfs_upload", "cut-after")}
 
 
@@ -438,6 +439,14 @@ def test_a_missing_base_stops_a_merge(make_run: MakeRun, capsys: pytest.CaptureF
     run = make_run(base="/nowhere/base")
     assert "merging needs it" in refused(run, "extes/merged", capsys, "--merged")
     assert not (run / "merged").exists()
+
+
+def test_the_commands_of_the_page_on_publishing_are_understood() -> None:
+    page = (ROOT / "extes" / "hub" / "README.md").read_text(encoding="utf-8")
+    commands = [line for line in page.splitlines() if line.startswith("extes ")]
+    assert len(commands) == 4
+    for command in commands:
+        parser().parse_args(shlex.split(command)[1:])
 
 
 def test_downloads_name_the_same_bytes(hub: Hub, make_run: MakeRun, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,20 @@ def test_what_is_pushed_opens_with_datasets_and_is_the_same(hub: Hub, seeds: Pat
     there, _ = dialogue.read_jsonl(seeds)
     assert back == there and len(there) == 108
     assert hub.files("extes/seeds", "dataset")["dialogues.jsonl"] == seeds.read_bytes()
+
+
+def test_every_field_of_a_turn_survives(hub: Hub, seeds: Path) -> None:
+    from training import sources
+
+    dialogues, _ = dialogue.read_jsonl(seeds)
+    first = dialogues[0]
+    turns = (first.turns[0], replace(first.turns[1], train=False, strategy=None), *first.turns[2:])
+    dialogues[0] = replace(
+        first, turns=turns, provenance={"source": "seed", "odd": [1, None, {"a": "é"}]}, scenario=None
+    )
+    dialogue.write_jsonl(dialogues, seeds)
+    push(seeds)
+    assert sources.read("hub:extes/seeds").dialogues == tuple(dialogues)
 
 
 def test_the_card_counts_and_states_the_licence(hub: Hub, seeds: Path) -> None:
