@@ -49,8 +49,8 @@ Time and memory are of one run each on {device}; memory is that of {memory}.
 """
 CAVEAT = """One base, one seed, and for each strategy one learning rate, set by hand and not searched for: what is \
 close here may come out the other way round elsewhere. A base of {parameters:.1f} M parameters is a thousandth of what \
-most of these strategies were made for: that few parameters suffice to adapt a large model cannot show here. Perplexity \
-says how expected held-out replies are, not whether they help anyone; that is what the portal asks people."""
+most of these strategies were made for: that few parameters suffice to adapt a large model cannot show here. \
+Perplexity says how expected held-out replies are, not whether they help anyone; that is what the portal asks people."""
 
 
 @dataclass(frozen=True)
