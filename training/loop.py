@@ -29,7 +29,6 @@ from training.batches import Rows, collate
 from training.recipe import Recipe
 from training.template import IGNORED
 
-
 LEARNT = "learnt.safetensors"  # in a checkpoint, beside what peft makes of it
 
 
@@ -144,7 +143,7 @@ def arguments(recipe: Recipe, folder: Path, micro_batch: int, accumulation: int)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint. One whose writing was cut off is removed: its state file, written last, is missing."""
+    """The newest whole checkpoint. One whose writing was cut off is removed: its last file, the state, is missing."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         try:

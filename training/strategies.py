@@ -174,8 +174,8 @@ def _fits_context(recipe: Recipe, config: Any) -> None:
     context = config.get_text_config().max_position_embeddings
     if recipe.data.max_length > context:
         raise Problem(
-            f"data.max_length is {recipe.data.max_length} tokens, and {recipe.base!r} was made for {context}; set it to "
-            f"{context} or less (longer dialogues are cut at turns, and counted)"
+            f"data.max_length is {recipe.data.max_length} tokens, and {recipe.base!r} was made for {context}; set it "
+            f"to {context} or less (longer dialogues are cut at turns, and counted)"
         )
 
 

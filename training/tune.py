@@ -40,8 +40,8 @@ SIGNATURE = "token-weighted|supporter tokens and end of turn|natural log"
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run. ``model`` is the tuned one as it was saved; None where the run was finished before and nothing was
-    done (``training.strategies.load_tuned`` reads it)."""
+    """A finished run. ``model`` is the tuned one as it was saved; None where the run was finished before and nothing
+    was done (``training.strategies.load_tuned`` reads it)."""
 
     folder: Path
     weights: Path
@@ -299,6 +299,10 @@ def _record(work: Work, model: Any) -> dict[str, Any]:
         "command": command(recipe.strategy, work.processes),
         "recipe": shown,
     }
+
+
+def _device(gpu: bool) -> str:
+    return torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def _same_data(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) -> None:

@@ -18,14 +18,14 @@ TEXT = """# {title}
 
 {what}
 
-**Not for care.** This is a research artefact for studying emotional-support dialogue. It does not know who it talks to, \
+**Not for care.** A research artefact for studying emotional-support dialogue. It does not know who it talks to, \
 has no notion of danger, makes things up and may claim a life it does not have. Do not use it as support for anyone \
 without people in charge who watch over it, a screen for crises, and help lines in sight.
 
 ## Held-out perplexity
 
-Token-weighted over the supporter's tokens, end of turn included; lower is better. It says how expected held-out replies \
-are to the model, not whether its replies help.
+Token-weighted over the supporter's tokens, end of turn included; lower is better. It says how expected held-out \
+replies are to the model, not whether its replies help.
 
 | held-out set | tokens | base | tuned |
 |---|---:|---:|---:|
@@ -53,7 +53,7 @@ Strategy `{strategy}`: {trainable:,} of {parameters:,} parameters learnt, {steps
 ## Intended use and limits
 
 For comparing tuning strategies and for blinded studies with informed, consenting adults. English only. It learnt from \
-a small number of dialogues and repeats their habits; perplexity on dialogues of the same kind says little about others. \
+a small number of dialogues and repeats their habits; perplexity on dialogues of one kind says little about others. \
 {merge}
 
 ## Licence

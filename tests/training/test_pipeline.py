@@ -67,22 +67,6 @@ def test_a_finished_run_does_nothing(made, script):
     assert "nothing to do" in run(script, *arguments[script])
 
 
-def test_perplexity_does_not_depend_on_the_batch_size(made):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from training.perplexity import perplexity
-
-    path = made[0] / "two" / "model"
-    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path).double()
-    dialogues = [
-        [{"role": "user", "content": "why " * (n + 1)}, {"role": "assistant", "content": "because " * (3 * n + 1)}]
-        for n in range(9)
-    ]
-    scores = [perplexity(model, tokenizer, dialogues, batch) for batch in (1, 4, 32)]
-    assert max(s["perplexity"] for s in scores) - min(s["perplexity"] for s in scores) < 1e-6
-    assert len({s["tokens"] for s in scores}) == 1
-
-
 def test_exactly_the_supporters_tokens_carry_loss(made):
     from transformers import AutoTokenizer
 
