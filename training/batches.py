@@ -83,7 +83,7 @@ def padding_share(examples: Sequence[Example], order: Sequence[int], micro_batch
 
 
 def split(batch: int, micro_batch: int, processes: int) -> tuple[int, int]:
-    """``(rows a process holds at once, times it does so before a step)``. Raises ``ValueError`` if they do not divide."""
+    """``(rows a process holds at once, times it does so a step)``. Raises ``ValueError`` if they do not divide."""
     if batch % processes:
         raise ValueError(f"batch ({batch}) cannot be shared equally by {processes} processes; make it a multiple")
     share = batch // processes
@@ -91,5 +91,3 @@ def split(batch: int, micro_batch: int, processes: int) -> tuple[int, int]:
     if share % micro:
         raise ValueError(f"micro_batch ({micro}) does not divide a process's share of the batch ({share} rows)")
     return micro, share // micro
-
-

@@ -105,7 +105,8 @@ def main() -> None:
     # Held-out perplexity, both arms, from the weights as shipped
     model = engine.model
     config = DataConfig(
-        train=("seeds", f"esconv:{corpora.path(args.corpora, 'esconv-part')}"), max_length=lora["config"]["max_length"]
+        train=("seeds", f"esconv:{corpora.path(args.corpora, 'esconv-part')}"),
+        max_length=lora["recipe"]["data"]["max_length"],
     )
     prepared = prepare(config, engine.tokenizer)
     away = {example.id.partition("#")[0] for example in prepared.held_out["seeds"]}
@@ -183,15 +184,15 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
         + common,
         encoding="utf-8",
     )
-    recipe = lora["config"]
+    recipe = lora["recipe"]
     (lora_dir / "README.md").write_text(
         HEAD.format(
             library="peft",
             base="base_model: starter-base\n",
             title="ExTES Portal starter: tuned for emotional support",
-            what=f"A LoRA adapter (r = {recipe['lora']['r']}, every linear layer) on the starter base, tuned for "
-            f"{recipe['epochs']} epochs on ESConv (the part at hand) and this project's seeds; "
-            f"{lora['windows']} windows of up to {recipe['max_length']} tokens, loss on supporter tokens only.\n\n"
+            what=f"A LoRA adapter (r = {recipe['adapter']['r']}, every linear layer) on the starter base, tuned for "
+            f"{lora['steps']} steps of {recipe['batch']} rows on ESConv (the part at hand) and this project's seeds; "
+            f"{lora['rows']} rows of up to {recipe['data']['max_length']} tokens, loss on supporter tokens only.\n\n"
             + again,
         )
         + "\n"

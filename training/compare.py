@@ -49,8 +49,8 @@ Time and memory are of one run each on {device}; memory is that of {memory}.
 """
 CAVEAT = """One base, one seed, and for each strategy one learning rate chosen in short trials: what is close here may \
 come out the other way round elsewhere. A base of {parameters:.1f} M parameters is a thousandth of what most of these \
-strategies were made for. That few parameters suffice to adapt a large model cannot show at this scale. Perplexity says \
-how expected held-out replies are, not whether they help anyone; that is what the portal asks people."""
+strategies were made for: that few parameters suffice to adapt a large model cannot show here. Perplexity says how \
+expected held-out replies are, not whether they help anyone; that is what the portal asks people."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ def differing(records: Sequence[dict[str, Any]]) -> list[str]:
     for key in ALIKE:
         for record in records[1:]:
             if record[key] != records[0][key]:
-                found.append(f"{key}: {records[0][key]!r} in {records[0]['strategy']}, {record[key]!r} in {record['strategy']}")
+                found.append(
+                    f"{key}: {records[0][key]!r} in {records[0]['strategy']}, {record[key]!r} in {record['strategy']}"
+                )
     return found
 
 

@@ -91,6 +91,11 @@ class Counts:
         for name, p in (("train", self.train), ("held out", self.held_out)):
             figures = [p.turns, p.trained, p.excluded, p.truncated, p.dropped, p.pieces, p.tokens, p.trained_tokens]
             lines.append(f"{name:{width}}" + "".join(f"{figure:10,}" for figure in figures))
+        if any(s.set_aside for s in self.sources):
+            lines.append(
+                "set aside: near both sides of the split, or descended from both; fewer with a smaller "
+                "data.held_out.seeds,\n  none by descent with data.held_out.lineage = false"
+            )
         for s in self.sources:
             for title, codes in (("repaired", s.repairs), ("rejected", s.rejections), ("unusable", s.unusables)):
                 if codes:

@@ -1,6 +1,7 @@
 """Cutting a dialogue to length, at turn boundaries only. Knows exchanges and a measure of length, not tokens.
 
-An exchange is a seeker turn with the supporter turn that answers it; a supporter's greeting is an exchange of one.
+An exchange is a seeker turn with the supporter turn that answers it; a supporter's greeting is an exchange of one. A
+dialogue here ends with a supporter turn and its speakers take turns, so that every exchange holds one supporter turn.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def windows(messages: Sequence[Message], length: Callable[[list[Message]], int],
         if count:
             pieces.append(_flat(left[:count]))
         else:
-            dropped += any(m.role == "assistant" for m in left[0])
+            dropped += 1
         left = left[max(1, count) :]
-    return Cut([p for p in pieces if any(m.role == "assistant" for m in p)], dropped=dropped)
+    return Cut(pieces, dropped=dropped)
 
 
 def front(messages: Sequence[Message], length: Callable[[list[Message]], int], longest: int) -> Cut:
@@ -50,10 +51,7 @@ def front(messages: Sequence[Message], length: Callable[[list[Message]], int], l
     whole = exchanges(messages)
     count = _most(whole, length, longest, from_end=True)
     kept, gone = whole[len(whole) - count :], whole[: len(whole) - count]
-    lost = sum(m.role == "assistant" for exchange in gone for m in exchange)
-    if not any(m.role == "assistant" for exchange in kept for m in exchange):
-        return Cut([], dropped=lost)
-    return Cut([_flat(kept)], truncated=lost)
+    return Cut([_flat(kept)], truncated=len(gone)) if kept else Cut([], dropped=len(gone))
 
 
 def _most(parts: list[Exchange], length: Callable[[list[Message]], int], longest: int, from_end: bool = False) -> int:

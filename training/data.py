@@ -218,14 +218,20 @@ class Maker:
     def examples(self, candidate: split.Candidate) -> tuple[list[Example], Spoken]:
         messages = self._messages(candidate.dialogue)
         turns = [m for m in messages if m.role == "assistant"]
+        encoded: dict[tuple[Message, ...], Encoded] = {}  # what was measured need not be encoded again to be kept
+
+        def length(piece: list[Message]) -> int:
+            key = tuple(piece)
+            if key not in encoded:
+                encoded[key] = self._encoded(piece)
+            return len(encoded[key].input_ids)
+
         way = cut.windows if self._config.cut == "windows" else cut.front
-        done = way(messages, lambda piece: len(self._encoded(piece).input_ids), self._config.max_length)
+        done = way(messages, length, self._config.max_length)
         examples = []
         for n, piece in enumerate(done.pieces):
-            while piece[-1].role != "assistant":  # a seeker's last word, unanswered, is nobody's context
-                piece = piece[:-1]
             if any(m.trained for m in piece):
-                e = self._encoded(piece)
+                e = encoded[tuple(piece)]
                 id = candidate.dialogue.id if len(done.pieces) == 1 else f"{candidate.dialogue.id}#{n}"
                 examples.append(Example(id, candidate.source, e.input_ids, e.labels, e.words, e.messages))
         kept = [m for piece in done.pieces for m in piece if m.role == "assistant"]
@@ -260,4 +266,6 @@ class Maker:
                 or (exclude.unlabelled and not turn.strategy)
             )
             messages.append(Message(ROLE[turn.speaker], turn.text, turn.strategy, spoken and not excluded))
+        while messages[-1].role != "assistant":  # a seeker's last word, unanswered, is nobody's context
+            messages.pop()
         return messages

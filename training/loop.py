@@ -29,7 +29,6 @@ from training.batches import Rows, collate
 from training.recipe import Recipe
 from training.template import IGNORED
 
-
 LEARNT = "learnt.safetensors"  # in a checkpoint, beside what peft makes of it
 
 
@@ -67,7 +66,9 @@ class Tuner(Trainer):
         self.model_accepts_loss_kwargs = True  # num_items_in_batch is what divides below
         self.labelled = LabelledOnly(model)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         targets = inputs["labels"][:, 1:]
         learnt = targets != IGNORED
         # A place predicts the one after it: the last predicts nothing.
@@ -142,7 +143,7 @@ def arguments(recipe: Recipe, folder: Path, micro_batch: int, accumulation: int)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint. One whose writing was cut off is removed: its state file, written last, is missing."""
+    """The newest whole checkpoint. One whose writing was cut off is removed: its last file, the state, is missing."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         try:

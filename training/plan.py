@@ -1,4 +1,4 @@
-"""What a run would do, told before it does it: sizes, tokens, steps and an estimate of memory. Trains and writes nothing.
+"""What a run would do, told before it does it: sizes, tokens, steps, an estimate of memory. Trains and writes nothing.
 
 Memory for one process, in bytes, is the sum of
 
@@ -80,7 +80,8 @@ class Plan:
              f" ({self.trainable / self.parameters:.2%} of the base)"),
             ("template", self.prepared.template_name),
             ("data", f"{len(self.prepared.train):,} rows to train on; held out: {held}"),
-            ("steps", f"{self.steps:,} of {r.batch} rows ({self.micro_batch} at once{times}{spread}), {passes:.2f} passes"),
+            ("steps", f"{self.steps:,} of {r.batch} rows ({self.micro_batch} at once{times}{spread})"
+             f"; {passes:.2f} passes over the data"),
             ("tokens", f"{self.trained_tokens:,} trained of {self.tokens:,} read; {padding:.1%} padding"),
             ("learning rate", f"{r.learning_rate:g}, {r.warmup_steps} steps of warm-up, then {r.schedule}"),
             ("memory", f"about {size(m.total)} a process on the {self.device}: weights {size(m.weights)}, gradients "
@@ -122,4 +123,3 @@ def size(count: float) -> str:
 def _bits(recipe: Recipe) -> str:
     assert recipe.quantization is not None
     return "4 bits" if recipe.quantization.get("load_in_4bit") else "8 bits"
-

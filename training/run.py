@@ -91,7 +91,9 @@ class RunFolder:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise Problem(f"--output {self.path} cannot be written ({error.strerror}); name a folder that can") from error
+            raise Problem(
+                f"--output {self.path} cannot be written ({error.strerror}); name a folder that can"
+            ) from error
 
     def begin(self, recipe: Recipe) -> None:
         """Write the recipe: from now on the folder is this run's."""

@@ -35,6 +35,7 @@ def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
     base, revision = _base(recipe), recipe.base_revision or None
     if shape_only:
         config = AutoConfig.from_pretrained(base, revision=revision)
+        _fits_context(recipe, config)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     arguments: dict[str, Any] = {"dtype": base_dtype(recipe)}
@@ -46,6 +47,7 @@ def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
         model = AutoModelForCausalLM.from_pretrained(base, revision=revision, **arguments)
     except (OSError, ValueError) as error:
         raise Problem(f"the base model {base!r} cannot be loaded: {_first_line(error)}") from error
+    _fits_context(recipe, model.config)
     if recipe.quantization is not None:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         _unpacked(model)
@@ -167,9 +169,20 @@ def _base(recipe: Recipe) -> str:
     return recipe.base
 
 
+def _fits_context(recipe: Recipe, config: Any) -> None:
+    context = config.get_text_config().max_position_embeddings
+    if recipe.data.max_length > context:
+        raise Problem(
+            f"data.max_length is {recipe.data.max_length} tokens, and {recipe.base!r} was made for {context}; set it "
+            f"to {context} or less (longer dialogues are cut at turns, and counted)"
+        )
+
+
 def _quantization(arguments: dict[str, Any]) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise Problem('a quantised base needs bitsandbytes: pip install "extes[qlora]", or take training/recipes/lora.toml')
+        raise Problem(
+            'a quantised base needs bitsandbytes: pip install "extes[qlora]", or take training/recipes/lora.toml'
+        )
     known = list(inspect.signature(BitsAndBytesConfig.__init__).parameters)[1:-1]
     for key in arguments:
         if key not in known:

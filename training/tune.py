@@ -40,8 +40,8 @@ SIGNATURE = "token-weighted|supporter tokens and end of turn|natural log"
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run. ``model`` is the tuned one as it was saved; None where the run was finished before and nothing was
-    done (``training.strategies.load_tuned`` reads it)."""
+    """A finished run. ``model`` is the tuned one as it was saved; None where the run was finished before and nothing
+    was done (``training.strategies.load_tuned`` reads it)."""
 
     folder: Path
     weights: Path
@@ -288,13 +288,19 @@ def _record(work: Work, model: Any) -> dict[str, Any]:
         "trained_tokens": work.learnt_tokens,
         "read_tokens": sum(work.read_tokens),
         "processes": work.processes,
-        "device": torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
         "peak_memory_kind": "tensors on the GPU" if gpu else "the process, libraries included",
         "code_version": code_version(),
         "environment": environment(),
         "command": command(recipe.strategy, work.processes),
         "recipe": shown,
     }
+
+
+def _device(gpu: bool) -> str:
+    return torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def _same_data(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) -> None:

@@ -18,14 +18,14 @@ TEXT = """# {title}
 
 {what}
 
-**Not for care.** This is a research artefact for studying emotional-support dialogue. It does not know who it talks to, \
+**Not for care.** A research artefact for studying emotional-support dialogue. It does not know who it talks to, \
 has no notion of danger, makes things up and may claim a life it does not have. Do not use it as support for anyone \
 without people in charge who watch over it, a screen for crises, and help lines in sight.
 
 ## Held-out perplexity
 
-Token-weighted over the supporter's tokens, end of turn included; lower is better. It says how expected held-out replies \
-are to the model, not whether its replies help.
+Token-weighted over the supporter's tokens, end of turn included; lower is better. It says how expected held-out \
+replies are to the model, not whether its replies help.
 
 | held-out set | tokens | base | tuned |
 |---|---:|---:|---:|
@@ -53,7 +53,7 @@ Strategy `{strategy}`: {trainable:,} of {parameters:,} parameters learnt, {steps
 ## Intended use and limits
 
 For comparing tuning strategies and for blinded studies with informed, consenting adults. English only. It learnt from \
-a small number of dialogues and repeats their habits; perplexity on dialogues of the same kind says little about others. \
+a small number of dialogues and repeats their habits; perplexity on dialogues of one kind says little about others. \
 {merge}
 
 ## Licence
@@ -96,9 +96,7 @@ def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
         f"| {name} | {pair['tuned']['tokens']:,} | {pair['base']['value']:.2f} | {pair['tuned']['value']:.2f} |"
         for name, pair in by_set.items()
     )
-    sources = "\n".join(
-        f"- `{source}`: {LICENCES[source.partition(':')[0]]}" for source in record["sources"]
-    )
+    sources = "\n".join(f"- `{source}`: {LICENCES[source.partition(':')[0]]}" for source in record["sources"])
     hashes = "\n".join(f"- `{digest[:16]}…` {source}" for source, digest in record["data_sha256"].items())
     licence = record["licence"]
     body = TEXT.format(
@@ -119,8 +117,9 @@ def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
         code=record["code_version"],
         command=record["command"],
         merge=f"The adapter cannot be merged: {record['cannot_merge']}." if record["cannot_merge"] else "",
-        licence=f"`{licence}`." if licence != "other" else
-        "Not stated by the run. Before publishing, choose one that the base and every source above allow, and set "
+        licence=f"`{licence}`."
+        if licence != "other"
+        else "Not stated by the run. Before publishing, choose one that the base and every source above allow, and set "
         "`licence` in the recipe.",
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")

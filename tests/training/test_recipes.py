@@ -81,6 +81,7 @@ def test_a_wrong_line_in_the_file_is_told_with_its_number(tmp_path):
         (["data.train=[]"], "no supporter turn to train on"),
         (["data.train=['esconv:{mute}']"], "no supporter turn to train on"),
         (["data.train=['esconv:/nowhere.jsonl']"], "there is no /nowhere.jsonl"),
+        (["data.max_length=1024"], "data.max_length is 1024 tokens, and .* was made for 512"),
         (["batch=6", "micro_batch=4"], r"micro_batch \(4\) does not divide"),
         (["data.template=klingon"], 'no chat template "klingon"'),
         (["quantization.load_in_5bit=true"], "load_in_5bit|unexpected"),
@@ -128,7 +129,9 @@ def test_without_bitsandbytes_the_extra_is_named(base, dialogues, tmp_path, monk
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rate(base, dialogues, tmp_path):
     recipe = tiny.small("full", base, dialogues, "learning_rate=1e30", "max_grad_norm=1e9")
-    with pytest.raises(Halted, match=r"(loss became (nan|inf) at|loss is no number after) step \d.*learning_rate \(it is 1e\+30\)"):
+    with pytest.raises(
+        Halted, match=r"(loss became (nan|inf) at|loss is no number after) step \d.*learning_rate \(it is 1e\+30\)"
+    ):
         tune(recipe, tmp_path / "run", say=None)
 
 
@@ -139,7 +142,9 @@ def test_a_real_failed_allocation_is_told_with_what_to_change(base, dialogues, t
         return torch.empty(1 << 60, dtype=torch.uint8)
 
     monkeypatch.setattr(Tuner, "compute_loss", greedy)
-    with pytest.raises(Halted, match=r"the machine is out of memory in step 1\. Try, in this order: --set micro_batch=2"):
+    with pytest.raises(
+        Halted, match=r"the machine is out of memory in step 1\. Try, in this order: --set micro_batch=2"
+    ):
         tune(tiny.small("full", base, dialogues), tmp_path / "run", say=None)
 
 

@@ -1,4 +1,4 @@
-"""A model small enough to be tuned in a second, and dialogues for it: random weights, a tokenizer trained on the spot."""
+"""A model that is tuned in a second, and dialogues for it: random weights, a tokenizer trained on the spot."""
 
 import json
 import random
