@@ -6,6 +6,7 @@ In a terminal one line is kept up to date; anywhere else each logged step is a l
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ class Line:
         if not self.over_itself:
             print(text, file=self.stream, flush=True)
             return
+        text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be written over
         self.stream.write("\r" + text.ljust(self.width) + ("\n" if keep else ""))
         self.stream.flush()
         self.width = 0 if keep else len(text)
@@ -98,6 +100,7 @@ class Progress(TrainerCallback):
         self.scores: dict[str, float] = next((e["held_out"] for e in reversed(before) if "held_out" in e), {})
         self.line = Line(sys.stdout, shown)
         self.step = -1
+        self.loss: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.at_start()
@@ -106,6 +109,10 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step = state.global_step
+        if self.line.over_itself and not control.should_log:
+            now = time.monotonic()
+            speed = self._tokens(self.logged, self.step) / (now - self.clock)
+            self.line.update(self._told(self.step, state.max_steps, speed, now))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
@@ -123,11 +130,8 @@ class Progress(TrainerCallback):
         }
         if self.eval_steps and step % self.eval_steps == 0:
             self.scores = entry["held_out"] = self.held_out()
-        left = (now - self.resumed) / self._tokens(self.first, step) * self._tokens(step, steps)
-        parts = [f"step {step}/{steps}", f"loss {logs['loss']:.3f}"]
-        parts += [f"{name} {value:.3f}" for name, value in self.scores.items()]
-        parts += [f"{speed:,.0f} tokens/s", f"{duration(left)} left"]
-        self.line.update("  ".join(parts), keep=step == steps)
+        self.loss = logs["loss"]
+        self.line.update(self._told(step, steps, speed, now), keep=step == steps)
         if self.log:
             self.log.add(entry | {"peak_memory_bytes": self.peak()})
         self.logged = step
@@ -135,6 +139,15 @@ class Progress(TrainerCallback):
         pause = time.monotonic() - now
         self.clock = now + pause
         self.resumed += pause
+
+    def _told(self, step: int, steps: int, speed: float, now: float) -> str:
+        left = (now - self.resumed) / self._tokens(self.first, step) * self._tokens(step, steps)
+        parts = [f"step {step}/{steps}"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        if self.scores:
+            parts.append("held out: " + ", ".join(f"{name} {value:.3f}" for name, value in self.scores.items()))
+        return "  ".join([*parts, f"{speed:,.0f} tokens/s", f"{duration(left)} left"])
 
     def _tokens(self, start: int, end: int) -> int:
         return self.tokens[end - 1] - (self.tokens[start - 1] if start else 0)

@@ -91,7 +91,8 @@ def sketched(dialogues: Iterable[Dialogue]) -> list[Sketch]:
 
 
 class _Lineage:
-    """Roots of generated dialogues, followed through exemplars of the same data to what was not generated."""
+    """Roots of generated dialogues, followed through exemplars to what was not generated. An exemplar that the data do
+    not hold is a root itself: give the whole pool, or what it descends from cannot be known."""
 
     def __init__(self, known: Mapping[str, Dialogue]) -> None:
         self._known = known

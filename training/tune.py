@@ -124,6 +124,8 @@ def tune(recipe: Recipe, run: Path, say: Callable[[str], None] | None = print) -
         tokenizer = strategies.load_tokenizer(recipe)
         work = _work(recipe, tokenizer)
         tokenizer.chat_template = work.prepared.template
+        # A base may end texts with another token than the template ends turns; who generates must stop at the latter.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(work.prepared.end_of_turn)
         result = _train(work, folder, args, tell, shown=bool(say) and main)
         if main:
             _write(folder, work, tokenizer, result)

@@ -6,31 +6,36 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from tests.conftest import ROOT, free_port
 from tests.training import tiny
 from training import recipe as recipes
+from training import strategies
 from training.tune import perplexities, tune
 
 CONFIGS = ROOT / "training" / "accelerate"
 
 
-def launch(recipe, folder, *arguments):
+def launch(recipe, folder, config):
     (folder / "recipe.toml").write_text(recipes.dump(recipe), encoding="utf-8")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp_cpu.yaml")]
-    command += ["--main_process_port", str(free_port()), str(ROOT / "training" / "finetune.py")]
-    command += ["--config", str(folder / "recipe.toml"), "--output", str(folder / "run"), *arguments]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    command += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", str(free_port())]
+    command += [str(ROOT / "training" / "finetune.py")]
+    command += ["--config", str(folder / "recipe.toml"), "--output", str(folder / "run")]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
+@pytest.mark.parametrize(("config", "strategy"), [("ddp_cpu.yaml", "lora"), ("fsdp.yaml", "full")])
+def test_two_processes_learn_what_one_does(config, strategy, tmp_path):
     base = tiny.write_base(tmp_path / "base")
     dialogues = tiny.write_dialogues(tmp_path / "made.jsonl")
-    recipe = tiny.small("lora", base, dialogues, "max_steps=6", "adapter.lora_dropout=0.0")
+    same = ["adapter.lora_dropout=0.0"] if strategy == "lora" else []  # each process draws its own dropout
+    recipe = tiny.small(strategy, base, dialogues, "max_steps=6", *same)
     one = tune(recipe, tmp_path / "one", say=None)
-    done = launch(recipe, tmp_path)
+    done = launch(recipe, tmp_path, config)
     assert done.returncode == 0, done.stdout + done.stderr
     two = json.loads((tmp_path / "run" / "run.json").read_text())
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -53,6 +58,10 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert done.stdout.count("step 6/6") == 1 and done.stdout.count("wrote ") == 1
     assert "2 processes" in done.stdout
     assert two["command"].startswith("accelerate launch --num_processes 2 ")
+
+    again = strategies.load_tuned(recipe, tmp_path / "run").state_dict()
+    for name, weight in one.model.state_dict().items():
+        torch.testing.assert_close(again[name], weight, rtol=1e-3, atol=1e-5)
 
     said = []
     tune(recipe, tmp_path / "run", say=said.append)  # by one process: it is the same run

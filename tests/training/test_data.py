@@ -275,6 +275,25 @@ def test_nothing_is_longer_than_allowed_and_labels_fit(pool):
         assert example.trained_tokens
 
 
+@pytest.mark.parametrize(("family", "end"), [("llama1", "</s>"), ("llama3", "<|eot_id|>"), ("qwen", "<|im_end|>")])
+def test_the_token_that_ends_a_turn_is_told(pool, family, end):
+    config = DataConfig(train=(pool([talk("a")]),), template=family, held_out=HeldOut(per_mille=0))
+    tokenizer = byte_level(family)
+    prepared = prepare(config, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(prepared.end_of_turn) == end
+    assert prepared.train[0].labels[-1 if family != "qwen" else -2] == prepared.end_of_turn
+    assert tokenizer.chat_template is None, "the tokenizer is left as it was"
+
+
+def test_two_files_of_one_name_stay_two_sources(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_jsonl([talk(f"{folder}{n}") for n in range(5)], tmp_path / folder / "pool.jsonl")
+    prepared = made(*(f"pool:{tmp_path / folder}/pool.jsonl" for folder in "ab"), held_out=HeldOut(per_mille=0))
+    assert [s.source for s in prepared.counts.sources] == ["pool", "pool (2)"]
+    assert len(prepared.data_sha256) == 2 and {e.source for e in prepared.train} == {"pool", "pool (2)"}
+
+
 # Errors
 
 
