@@ -74,9 +74,9 @@ def test_the_adapter_is_off_for_the_base_and_on_for_the_tuned_arm(arms):
 @pytest.mark.parametrize(
     "config",
     [
-        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=120),
         PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
-        PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=5, encoder_hidden_size=32),
+        PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=120, encoder_hidden_size=32),
         AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=5, adapter_layers=2),
         IA3Config(task_type="CAUSAL_LM"),
         OFTConfig(task_type="CAUSAL_LM", oft_block_size=16),
