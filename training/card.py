@@ -90,24 +90,22 @@ async def answer(arm: LocalArm, opening: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="folder with base-1, base and lora")
+    parser.add_argument("--runs", type=Path, required=True, help="folder with base-1, base-2, base-3 and tuned")
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--models", type=Path, default=Path("models"))
     args = parser.parse_args()
 
-    stages = [json.loads((args.runs / name / "run.json").read_text()) for name in ("base-1", "base")]
-    lora = json.loads((args.runs / "lora" / "run.json").read_text())
-    base_dir, lora_dir = args.models / "starter-base", args.models / "starter-lora"
-    engine = Engine(str(base_dir), {"tuned": str(lora_dir)})
+    stages = [json.loads((args.runs / name / "run.json").read_text()) for name in ("base-1", "base-2", "base-3")]
+    tuned = json.loads((args.runs / "tuned" / "run.json").read_text())
+    base_dir, tuned_dir = args.models / "starter-base", args.models / "starter-tuned"
+    engine = Engine(str(base_dir), {"tuned": str(tuned_dir)})
     engine.load()
     arms = {n: LocalArm(n, engine, a, SAMPLING) for n, a in (("base", ""), ("tuned", "tuned"))}
 
     # Held-out perplexity, both arms, from the weights as shipped
     model = engine.model
-    config = DataConfig(
-        train=("seeds", f"esconv:{corpora.path(args.corpora, 'esconv-part')}"),
-        max_length=lora["recipe"]["data"]["max_length"],
-    )
+    where = {"train": ("seeds", f"esconv:{corpora.path(args.corpora, 'esconv-part')}")}
+    config = DataConfig.model_validate(tuned["recipe"]["data"] | where)
     prepared = prepare(config, engine.tokenizer)
     away = {example.id.partition("#")[0] for example in prepared.held_out["seeds"]}
     # What pre-training held out of EmpatheticDialogues, by its own rule
@@ -166,7 +164,7 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
         f"mixture `{s['arguments']['mixture']}`"
         for n, s in enumerate(stages, 1)
     )
-    logs = [json.loads(x) for x in (args.runs / "base" / "log.jsonl").read_text().splitlines()]
+    logs = [json.loads(x) for x in (args.runs / "base-3" / "log.jsonl").read_text().splitlines()]
     last = next(e["held_out"] for e in reversed(logs) if "held_out" in e)
     loss = ", ".join(f"{n} {v:.3f} (perplexity {math.exp(v):.1f})" for n, v in last.items())
     common = f"{scores}\n{samples}\n{terms()}"
@@ -184,22 +182,23 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
         + common,
         encoding="utf-8",
     )
-    recipe = lora["recipe"]
-    (lora_dir / "README.md").write_text(
+    recipe = tuned["recipe"]
+    (tuned_dir / "README.md").write_text(
         HEAD.format(
             library="peft",
             base="base_model: starter-base\n",
             title="ExTES Portal starter: tuned for emotional support",
-            what=f"A LoRA adapter (r = {recipe['adapter']['r']}, every linear layer) on the starter base, tuned for "
-            f"{lora['steps']} steps of {recipe['batch']} rows on ESConv (the part at hand) and this project's seeds; "
-            f"{lora['rows']} rows of up to {recipe['data']['max_length']} tokens, loss on supporter tokens only.\n\n"
+            what=f"An adapter ({recipe['strategy']}, r = {recipe['adapter']['r']}, every linear layer) on the starter "
+            f"base, tuned for "
+            f"{tuned['steps']} steps of {recipe['batch']} rows on ESConv (the part at hand) and this project's seeds; "
+            f"{tuned['rows']} rows of up to {recipe['data']['max_length']} tokens, loss on supporter tokens only.\n\n"
             + again,
         )
         + "\n"
         + common,
         encoding="utf-8",
     )
-    print(f"wrote {base_dir / 'README.md'} and {lora_dir / 'README.md'}")
+    print(f"wrote {base_dir / 'README.md'} and {tuned_dir / 'README.md'}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from training import corpora
-from training.tokenizer import train_tokenizer
+from training.tokenizer import TEMPLATE, train_tokenizer
 
 IGNORED = -100
 
@@ -137,6 +137,7 @@ def main() -> None:
     dialogues = {name: list(corpora.read(args.corpora, name)) for name in mixture}
     if args.init:
         tokenizer = AutoTokenizer.from_pretrained(args.init / "model")
+        tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")  # it may have become better since
     else:
         texts = (t for ds in dialogues.values() for d in ds if not corpora.held_out(d) for _, t in d.turns)
         tokenizer = train_tokenizer(texts, args.vocab_size)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The starter models, from corpora to shipped weights: about two hours on two CPU cores.
+# The starter models, from corpora to shipped weights: about three hours on two CPU cores.
 #   bash training/runs/starter.sh CORPORA_DIR RUN_DIR
 # Every step resumes if killed and does nothing if finished.
 set -euo pipefail
@@ -11,26 +11,33 @@ corpora=$1 runs=$2
 python training/pretrain.py --corpora "$corpora" --output "$runs/base-1" --lr 6e-3 --decay 0 --max-steps 2250 \
     --mixture empathetic-dialogues:3,self-dialogue:1,topical-chat:1,counsel-chat:2
 
-# 2. Emotional dialogues alone, loss on replies only (5 M tokens; learning rate falls to zero).
-python training/pretrain.py --corpora "$corpora" --output "$runs/base" --init "$runs/base-1" --lr 6e-3 --decay 1 \
-    --loss replies --mixture empathetic-dialogues:2,counsel-chat:1
+# 2. More of all of it, with EmpatheticDialogues told anew from its situations (2.6 M tokens).
+python training/pretrain.py --corpora "$corpora" --output "$runs/base-2" --init "$runs/base-1" --lr 6e-3 --decay 0 \
+    --max-steps 500 --seed 20261121 \
+    --mixture empathetic-dialogues:1,empathetic-situations:1,self-dialogue:1,topical-chat:1,counsel-chat:1
 
-# 3. The adapter: ESConv and the seeds.
-#    A small model bears ten times the learning rate of the recipe, which is meant for billions of parameters.
-python training/finetune.py --config training/recipes/lora.toml --output "$runs/lora" \
-    --set base="$runs/base/model" --set base_name=models/starter-base --set licence=cc-by-nc-4.0 \
+# 3. Emotional dialogues alone, loss on replies only (4.9 M tokens; learning rate falls to zero).
+python training/pretrain.py --corpora "$corpora" --output "$runs/base-3" --init "$runs/base-2" --lr 6e-3 --decay 1 \
+    --loss replies --max-steps 950 --seed 20261122 \
+    --mixture empathetic-dialogues:2,empathetic-situations:1,counsel-chat:1
+
+# 4. The adapter: ESConv and the seeds, with the best of the strategies that leave the base as it is
+#    (eval_results/strategies.md). A small model bears a larger learning rate than one of billions of parameters.
+python training/finetune.py --config training/recipes/rslora.toml --output "$runs/tuned" \
+    --set base="$runs/base-3/model" --set base_name=models/starter-base --set licence=cc-by-nc-4.0 \
     --set "data.train=[\"seeds\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
-    --set learning_rate=2e-3 --set schedule=linear --set warmup_steps=40 --set epochs=4 --set batch=8
+    --set data.held_out.per_mille=100 --set learning_rate=2e-3 --set schedule=linear --set warmup_steps=40 \
+    --set epochs=4 --set batch=8 --set log_steps=20 --set eval_steps=60 --set save_steps=60
 
-# 4. What ships: weights, run records, model cards.
-rm -rf models/starter-base models/starter-lora
+# 5. What ships: weights, run records, model cards.
+rm -rf models/starter-base models/starter-tuned
 mkdir -p models
-cp -r "$runs/base/model" models/starter-base
-cp -r "$runs/lora/adapter" models/starter-lora
-mkdir -p models/starter-base/run models/starter-lora/run
-for stage in base-1 base; do
+cp -r "$runs/base-3/model" models/starter-base
+cp -r "$runs/tuned/adapter" models/starter-tuned
+mkdir -p models/starter-base/run models/starter-tuned/run
+for stage in base-1 base-2 base-3; do
     cp "$runs/$stage/run.json" "models/starter-base/run/$stage.json"
     cp "$runs/$stage/log.jsonl" "models/starter-base/run/$stage.log.jsonl"
 done
-cp "$runs"/lora/{run.json,metrics.json,log.jsonl} models/starter-lora/run/
+cp "$runs"/tuned/{run.json,metrics.json,log.jsonl,curves.png} models/starter-tuned/run/
 python training/card.py --runs "$runs" --corpora "$corpora"
