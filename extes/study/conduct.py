@@ -23,11 +23,12 @@ from typing import Any
 from extes import __version__, taxonomy
 from extes.arms.arm import Arm, ArmError
 from extes.safety.crisis import Screen, screen
-from extes.study import forms
+from extes.study import forms, receipts
 from extes.study.assignment import SIDES, Side, assign
 from extes.study.comparison import Comparison, fold
 from extes.study.config import Study
 from extes.study.forms import Refused
+from extes.study.health import Bounds, Health
 from extes.study.store import Exists, Store, StoreError
 from extes.study.tidy import tidy
 from extes.texts import texts
@@ -60,8 +61,9 @@ class Failed(Exception):
 class Conduct:
     """One study, one store, its arms."""
 
-    def __init__(self, study: Study, store: Store, arms: Mapping[str, Arm]) -> None:
+    def __init__(self, study: Study, store: Store, arms: Mapping[str, Arm], health: Health | None = None) -> None:
         self.study, self.store, self.arms = study, store, arms
+        self._health = health or Health(store, Bounds())
         self._screen: Screen = screen("en")
         self._opening = asyncio.Lock()
         self._answering: set[str] = set()
@@ -84,6 +86,7 @@ class Conduct:
     async def start(self, consent: Any) -> dict[str, Any]:
         """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
         given = forms.consent(consent)
+        await self._refuse_if_closed()
         if given.situation and self._screen(given.situation) == "crisis":
             raise Refused(texts()["stopped"]["safety"])
         token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
@@ -100,7 +103,7 @@ class Conduct:
         situation would tell its position, and the position the sides.
         """
         secret = self.store.pseudonym("assignment", f"{self.study.hash}/{self.study.generation.seed}")
-        position = await self._kept(self.store.count, "opened", self.study.hash)
+        position = await self._kept(self.store.next_position, self.study.hash)
         arms = [arm.name for arm in self.study.arms]
         assignment = assign(secret, position, arms, [s.name for s in taxonomy.SCENARIOS])
         source = "drawn"
@@ -120,6 +123,7 @@ class Conduct:
                 "block": assignment.block,
                 "sides": assignment.arms,
                 "probability": assignment.probability,
+                "stream": hashlib.sha256(secret.encode()).hexdigest()[:16],
             },
             "screen": self._screen.version,
         }
@@ -206,14 +210,14 @@ class Conduct:
             if comparison.id in self._answering:
                 raise Refused("The last message is still being answered. Please wait a moment.")
             given = forms.rating(rating, self.study)
-            receipt = self._receipt(comparison)
+            await self._refuse_if_closed()
             distress = self._screen(given.comment) == "crisis"
             body = {
                 "answers": given.answers,
                 "comment": "" if distress else given.comment,
                 "comment_withheld": "safety" if distress else None,
                 "exchanges": said,
-                "receipt_hash": hashlib.sha256(receipt.encode()).hexdigest(),
+                "receipt_hash": receipts.receipt_hash(receipts.receipt(token)),
             }
             try:
                 await self._kept(self.store.append, "rated", body, comparison.id)
@@ -225,10 +229,28 @@ class Conduct:
         if comparison.rated is None:
             raise Refused("This comparison ended without a rating. Please start another.")
         reveal = {s: self.study.arm(a).label for s, a in comparison.sides.items()} if self.study.reveal else None
-        kept = {"receipt": self._receipt(comparison), "reveal": reveal}
+        kept = {"receipt": self._receipt(token, comparison), "reveal": reveal}
         if comparison.rated.get("comment_withheld"):
             kept["help"] = texts()["compare"]["comment_withheld"]
         return kept
+
+    async def withdraw(self, receipt: Any) -> dict[str, Any]:
+        """Withdraw the rating that has this receipt. Raises :class:`Refused`."""
+        if not isinstance(receipt, str) or len(receipt) > 100:
+            raise Refused(texts()["withdraw"]["unknown"])
+        outcome = await self._kept(receipts.withdraw, self.store, receipt)
+        if outcome == "unknown":
+            raise Refused(texts()["withdraw"]["unknown"])
+        return {"withdrawn": True, "text": texts()["withdraw"][outcome]}
+
+    async def closed(self) -> str:
+        """Why no ratings are taken just now, in words for raters; empty if they are."""
+        problem = await asyncio.to_thread(self._health.problem)
+        return str(texts()["closed"][problem]) if problem else ""
+
+    async def _refuse_if_closed(self) -> None:
+        if why := await self.closed():
+            raise Refused(why)
 
     async def _find(self, token: Any) -> Comparison:
         known = None
@@ -312,9 +334,12 @@ class Conduct:
             log.error("%s", error)
             raise Refused(texts()["problem"]["unhealthy"]) from error
 
-    def _receipt(self, comparison: Comparison) -> str:
-        code = self.store.pseudonym("receipt", comparison.id)[:16].upper()
-        return "-".join(code[i : i + 4] for i in range(0, 16, 4))
+    def _receipt(self, token: str, comparison: Comparison) -> str:
+        assert comparison.rated is not None
+        for receipt in (receipts.receipt(token), receipts.old_receipt(self.store, comparison.id)):
+            if receipts.receipt_hash(receipt) == comparison.rated["receipt_hash"]:
+                return receipt
+        raise Refused(texts()["problem"]["receipt_gone"])
 
 
 def comparison_id(token: str) -> str:
