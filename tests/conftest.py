@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.hub.server import Hub
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,6 +137,48 @@ def portal(tmp_path_factory: pytest.TempPathFactory):
     running = Portal(write_study(folder / "study"), folder / "run" / "data").start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A local Hub of this test's own, which the imported huggingface_hub and datasets take for the real one."""
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.utils import close_session
+
+    with Hub() as running:
+        for name, value in running.env(tmp_path / "hf").items():
+            monkeypatch.setenv(name, value)
+        for name, value in {
+            "ENDPOINT": running.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": running.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
+        }.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", running.url)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")
+        close_session()
+        yield running
+        close_session()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's waits between its own retries take no time; what it sends is unchanged."""
+    from huggingface_hub import file_download
+    from huggingface_hub.utils import _http
+
+    class Clock:
+        sleep = staticmethod(lambda seconds: time.sleep(min(seconds, 0.01)))
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(time, name)
+
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", Clock())
 
 
 CONSENT = {"agreed": True, "of_age": True, "publish_transcript": False, "scenario": None}
