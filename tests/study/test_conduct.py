@@ -41,7 +41,7 @@ class Study:
 
     @property
     def kinds(self):
-        return [e.kind for e in self.store.events()][1:]
+        return [e.kind for e in self.store.events()][2:]  # the chain's beginning, the study
 
 
 WARM = 'replies = ["That was a long day to carry alone. What was the worst hour of it?"]'

@@ -1,0 +1,131 @@
+"""The outbox: carries what the dataset has not acknowledged, in a thread of its own, again and again until it has.
+
+Raters never wait for it. What is to be sent, and in which pieces, is written down in the store before it is sent, and
+struck off only after the Hub has said yes; so an outage, a cut connection or a kill at any point loses and doubles
+nothing. One sync costs what is new, whatever the dataset has grown to.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from extes.collection import shards
+from extes.collection.card import card
+from extes.collection.remote import Dataset, Unreachable
+from extes.study.chains import Batch
+from extes.study.comparison import fold
+from extes.study.config import Study
+from extes.study.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+EVENTS_A_COMMIT = 2000
+LONGEST_WAIT = 600.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one sync did."""
+
+    events: int = 0
+    commits: int = 0
+
+
+def sync(store: Store, dataset: Dataset, limit: int = EVENTS_A_COMMIT) -> Sent:
+    """Send what is not acknowledged, a commit at a time. Raises :class:`Unreachable`; what was acknowledged stays so."""
+    sent = Sent()
+    while batches := store.undelivered(dataset.repo, limit):
+        files = files_of(store, batches, dataset.public)
+        n = sum(b.last - b.first + 1 for b in batches)
+        if files:  # a public dataset takes nothing of a piece without ratings
+            dataset.commit(files, f"{n} events")
+        store.acknowledge(dataset.repo, batches)
+        sent = Sent(sent.events + n, sent.commits + bool(files))
+    return sent
+
+
+def files_of(store: Store, batches: list[Batch], public: bool) -> dict[str, bytes]:
+    """The shards of some pieces of the log, by path."""
+    configs = {e.body["hash"]: e.body["config"] for e in store.events(kind="study")}
+    rename: Callable[[str], str] | None = (lambda rater: store.pseudonym("public", rater)) if public else None
+    found = {}
+    for batch in batches:
+        rows = shards.rows(
+            store.batch(batch), lambda comparison: fold(store.events(comparison=comparison)), configs, rename
+        )
+        found |= {shards.path(config, batch): shards.parquet(config, its) for config, its in rows.items() if its}
+    return found
+
+
+def begin(dataset: Dataset, study: Study) -> None:
+    """Make the repository if it is not there, and give it its card and an empty shard of each config.
+
+    Without these ``load_dataset`` could not open a config that nothing has been sent to yet.
+    """
+    if not dataset.create() and dataset.has("README.md"):
+        return
+    configs = shards.PUBLIC if dataset.public else shards.PRIVATE
+    files = {f"{config}/empty.parquet": shards.parquet(config, []) for config in configs}
+    files["README.md"] = card(study, dataset.repo, dataset.public).encode()
+    dataset.commit(files, "The card, and an empty shard of each config")
+
+
+class Outbox:
+    """A thread that syncs every ``every`` seconds; after a failure it waits longer, or as long as the Hub asks."""
+
+    def __init__(
+        self, open_store: Callable[[], Store], dataset: Dataset, study: Study, every: float, first_wait: float = 5.0
+    ) -> None:
+        self.dataset, self._study, self._every, self._first_wait = dataset, study, every, first_wait
+        self._open_store = open_store
+        self._stop = threading.Event()
+        self._failures = 0
+        self._told = ""
+        self._begun = False
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def flush(self, seconds: float) -> bool:
+        """Send what is left and end; false if that took longer than ``seconds`` or did not succeed."""
+        self._stop.set()
+        self._thread.join(seconds)
+        return not self._thread.is_alive() and self._failures == 0
+
+    def _run(self) -> None:
+        store = None
+        wait = 0.0
+        while True:
+            last = self._stop.wait(wait)
+            try:
+                store = store or self._open_store()
+                if not self._begun:
+                    begin(self.dataset, self._study)
+                    self._begun = True
+                sync(store, self.dataset)
+                if self._failures:
+                    log.warning("%s is reached again; nothing was lost", self.dataset.repo)
+                self._failures, self._told, wait = 0, "", self._every
+            except (Unreachable, StoreError) as error:
+                wait = self._after(error)
+            except Exception as error:  # a defect here must not end the thread: the events are safe, and it tries again
+                log.exception("the outbox failed")
+                wait = self._after(error)
+            if last:
+                break
+        if store:
+            store.close()
+
+    def _after(self, error: Exception) -> float:
+        """Tell a failure once, and say how long to wait."""
+        self._failures += 1
+        if str(error) != self._told:
+            log.warning("%s; ratings are kept on this disk, and sent as soon as it is possible", error)
+            self._told = str(error)
+        wait = min(LONGEST_WAIT, self._first_wait * 2.0 ** min(self._failures - 1, 10)) * random.uniform(0.8, 1.2)
+        return max(wait, getattr(error, "retry_after", None) or 0.0)

@@ -1,0 +1,56 @@
+"""The log from the Hub's copy: whole, in order and checked, or not at all."""
+
+from __future__ import annotations
+
+from extes.collection import shards
+from extes.collection.remote import Dataset
+from extes.errors import Problem
+from extes.study.chains import Broken, Check, Event, in_order
+from extes.study.store import Store
+
+
+class NotRestored(Problem):
+    """The Hub's copy cannot be made a log. Nothing was written."""
+
+
+def restore(store: Store, dataset: Dataset) -> int:
+    """Bring what the dataset has and ``store`` lacks; returns the number of events that came.
+
+    Raises :class:`extes.collection.remote.Unreachable` or :class:`NotRestored`; then the store is as it was.
+    """
+    events = read(dataset)
+    try:
+        check = Check(e for e in events if e.kind == "chain")
+        for event in events:
+            check.add(event)
+        check.finish()
+    except Broken as error:
+        raise NotRestored(f"{dataset.repo}: its log is not intact: {error}; nothing was restored") from error
+    return store.take_over(events, dataset.repo)
+
+
+def read(dataset: Dataset) -> list[Event]:
+    """The events of the dataset in order, each once. Raises :class:`NotRestored` for what is no log."""
+    chains: dict[str, dict[int, Event]] = {}
+    any_shard = False
+    for path, content in dataset.events():
+        try:
+            for event in shards.read_events(content):
+                there = chains.setdefault(event.chain, {}).setdefault(event.place, event)
+                if there.hash != event.hash:
+                    raise NotRestored(
+                        f"{dataset.repo}: {path} has another event {event.place} of chain {event.chain} than an earlier "
+                        "shard; look at the dataset's history"
+                    )
+        except ValueError as error:
+            raise NotRestored(f"{dataset.repo}: {path}: {error}") from error
+        any_shard = True
+    if not any_shard and any(shards.batch_of(p) for p in dataset.listing()[1]):
+        raise NotRestored(
+            f"{dataset.repo} holds redacted ratings and no log, so nothing can be restored from it: bring back the "
+            "folder of the ratings (EXTES_DATA_DIR), or name another dataset to begin anew"
+        )
+    try:
+        return in_order({c: [places[n] for n in sorted(places)] for c, places in chains.items()})
+    except Broken as error:
+        raise NotRestored(f"{dataset.repo}: {error}") from error
