@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from extes import __version__
+from extes.collection import commands as ratings
 from extes.errors import Problem
 from extes.generation import commands as generation
-from extes.study import commands as ratings
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,10 +7,11 @@ from importlib.resources import files
 from extes.collection.shards import PRIVATE, PUBLIC, SCHEMAS
 from extes.study.config import Study
 
-_PRIVATE = """**This dataset is complete and private.** It holds the whole conversation of every rater, also of those who did not agree
-to publication, and the log itself. Do not make it public; `extes ratings redact` writes what may be published."""
-_PUBLIC = """**This dataset is redacted.** No comments; conversations, prompt hashes and self-described situations only of raters who
-agreed to publication; dates instead of times."""
+_PRIVATE = """**This dataset is complete and private.** It holds the whole conversation of every rater, also of those
+who did not agree to publication, and the log itself. Do not make it public; `extes ratings redact` writes what may be
+published."""
+_PUBLIC = """**This dataset is redacted.** No comments; conversations, prompt hashes and self-described situations
+only of raters who agreed to publication; dates instead of times."""
 _EVENTS = "| `events` | one event of the log, from which all the others can be computed again; hash-chained |\n"
 _KEYED = "The key is with the group, who can destroy it."
 _APART = "It is another one than in the group's own records, under a key that the group can destroy."

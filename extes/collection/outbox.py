@@ -36,7 +36,7 @@ class Sent:
 
 
 def sync(store: Store, dataset: Dataset, limit: int = EVENTS_A_COMMIT) -> Sent:
-    """Send what is not acknowledged, a commit at a time. Raises :class:`Unreachable`; what was acknowledged stays so."""
+    """Send what is not acknowledged, a commit at a time. Raises :class:`Unreachable`; what was sent stays sent."""
     sent = Sent()
     while batches := store.undelivered(dataset.repo, limit):
         files = files_of(store, batches, dataset.public)
@@ -52,7 +52,7 @@ def files_of(store: Store, batches: list[Batch], public: bool) -> dict[str, byte
     """The shards of some pieces of the log, by path."""
     configs = {e.body["hash"]: e.body["config"] for e in store.events(kind="study")}
     rename: Callable[[str], str] | None = (lambda rater: store.pseudonym("public", rater)) if public else None
-    found = {}
+    found: dict[str, bytes] = {}
     for batch in batches:
         rows = shards.rows(
             store.batch(batch), lambda comparison: fold(store.events(comparison=comparison)), configs, rename
@@ -62,16 +62,13 @@ def files_of(store: Store, batches: list[Batch], public: bool) -> dict[str, byte
 
 
 def begin(dataset: Dataset, study: Study) -> None:
-    """Make the repository if it is not there, and give it its card and an empty shard of each config.
-
-    Without these ``load_dataset`` could not open a config that nothing has been sent to yet.
-    """
+    """Make the repository if it is not there, and give it its card and the first shard of each config."""
     if not dataset.create() and dataset.has("README.md"):
         return
     configs = shards.PUBLIC if dataset.public else shards.PRIVATE
-    files = {f"{config}/empty.parquet": shards.parquet(config, []) for config in configs}
+    files = {f"{config}/first.parquet": shards.first(config) for config in configs}
     files["README.md"] = card(study, dataset.repo, dataset.public).encode()
-    dataset.commit(files, "The card, and an empty shard of each config")
+    dataset.commit(files, "The card, and the first shard of each config")
 
 
 class Outbox:

@@ -1,7 +1,7 @@
 """The dataset on the Hub: begin it, add to it, read it. The only module that talks to the Hub about ratings.
 
-Knows files and commits; does not know what is in them, when to try again, or what was sent before. Everything that can go
-wrong on the way is an :class:`Unreachable` that says what it means and how long to wait.
+Knows files and commits; does not know what is in them, when to try again, or what was sent before. Everything that can
+go wrong on the way is an :class:`Unreachable` that says what it means and how long to wait.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Dataset:
     @cached_property
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
+        disable_progress_bars()  # they would be written into the portal's log
         return HfApi(token=self.token, library_name="extes")
 
     def create(self) -> bool:
@@ -107,7 +109,7 @@ class Dataset:
 
     def _read(self, path: str, sha: str) -> bytes:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff  # type: ignore[attr-defined]
 
         with self._told(f"read ({path})"):
             url = hf_hub_url(self.repo, path, repo_type="dataset", revision=sha)
@@ -120,7 +122,7 @@ class Dataset:
     def _told(self, done: str) -> Iterator[None]:
         """Turn what the libraries raise into :class:`Unreachable`."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-        from huggingface_hub.utils import get_session, httpx
+        from huggingface_hub.utils import get_session, httpx  # type: ignore[attr-defined]
 
         get_session().timeout = httpx.Timeout(TIMEOUT_SECONDS)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extes.collection import shards
-from extes.collection.remote import Dataset
+from extes.collection.remote import Dataset, Unreachable
 from extes.errors import Problem
 from extes.study.chains import Broken, Check, Event, in_order
 from extes.study.store import Store
@@ -29,6 +29,26 @@ def restore(store: Store, dataset: Dataset) -> int:
     return store.take_over(events, dataset.repo)
 
 
+def at_start(store: Store, dataset: Dataset) -> str:
+    """What a portal does before its first event; returns a sentence for the operator.
+
+    A disk that holds events goes on with them, also where the Hub is out of reach. An empty one gets the dataset's log;
+    if that cannot be read, nothing begins: raises :class:`Problem`.
+    """
+    if store.count():
+        return f"{store.backlog(dataset.repo)} events wait to be sent."
+    try:
+        if dataset.create():
+            return "The dataset was made just now."
+        n = restore(store, dataset)
+    except Unreachable as error:
+        raise Problem(
+            f"{error}\nThere are no ratings on this disk ({store.folder}), and whether the dataset has some cannot be "
+            "told. Not started, so that no empty log takes the place of a full one: try again when it can be reached."
+        ) from error
+    return f"{n} events were restored from it." if n else "It holds no ratings yet."
+
+
 def read(dataset: Dataset) -> list[Event]:
     """The events of the dataset in order, each once. Raises :class:`NotRestored` for what is no log."""
     chains: dict[str, dict[int, Event]] = {}
@@ -39,8 +59,8 @@ def read(dataset: Dataset) -> list[Event]:
                 there = chains.setdefault(event.chain, {}).setdefault(event.place, event)
                 if there.hash != event.hash:
                     raise NotRestored(
-                        f"{dataset.repo}: {path} has another event {event.place} of chain {event.chain} than an earlier "
-                        "shard; look at the dataset's history"
+                        f"{dataset.repo}: {path} has another event {event.place} of chain {event.chain} than an "
+                        "earlier shard; look at the dataset's history"
                     )
         except ValueError as error:
             raise NotRestored(f"{dataset.repo}: {path}: {error}") from error

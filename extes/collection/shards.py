@@ -1,7 +1,7 @@
 """Events as Parquet shards. Pure: values in, bytes out, and back.
 
-A shard is named for the piece of a chain that it holds, and the same piece always gives the same shard: a second attempt
-after an unknown outcome changes nothing. Nothing here knows the Hub.
+A shard is named for the piece of a chain that it holds, and the same piece always gives the same shard: a second
+attempt after an unknown outcome changes nothing. Nothing here knows the Hub.
 
 ==============  ==========================================================================================
 ratings         one row a rating, with all that it rests on; its conversation is in
@@ -173,9 +173,20 @@ def rows(
 def parquet(config: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A shard's bytes: the same rows give the same bytes."""
     sink = io.BytesIO()
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[config])
-    pq.write_table(table, sink, compression="zstd")
+    with pq.ParquetWriter(sink, SCHEMAS[config], compression="zstd") as writer:
+        if rows:  # readers stumble over a row group of no rows; over no row group they do not
+            writer.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMAS[config]))
     return sink.getvalue()
+
+
+def first(config: str) -> bytes:
+    """The shard that a dataset begins with.
+
+    ``datasets`` opens no config without a row. Withdrawals are read by everyone, also before there is one: they begin
+    with a row that names no comparison. Of the others there is nothing to read until there is something.
+    """
+    nothing = [{"schema_version": SCHEMA_VERSION, "comparison": None}] if config == "withdrawals" else []
+    return parquet(config, nothing)
 
 
 def read(content: bytes) -> list[dict[str, Any]]:
@@ -249,7 +260,7 @@ def _side_row(arm: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _exchange_row(row: Mapping[str, Any], number: int, exchange: Mapping[str, Any]) -> dict[str, Any]:
-    sides = {s: dict(exchange["details"][s]) | {"reply": exchange["replies"][s]} for s in SIDES}
+    sides: dict[str, Any] = {s: dict(exchange["details"][s]) | {"reply": exchange["replies"][s]} for s in SIDES}
     return {
         "schema_version": SCHEMA_VERSION,
         "comparison": row["comparison"],

@@ -86,7 +86,8 @@ class Conduct:
     async def start(self, consent: Any) -> dict[str, Any]:
         """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
         given = forms.consent(consent)
-        await self._refuse_if_closed()
+        if why_not := await self.closed():
+            raise Refused(why_not)
         if given.situation and self._screen(given.situation) == "crisis":
             raise Refused(texts()["stopped"]["safety"])
         token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
@@ -202,15 +203,17 @@ class Conduct:
 
         A comparison has one rating: asking again returns the same receipt. Raises :class:`Refused`.
         """
+        why_not = await self.closed()
         comparison = await self._find(token)
         if comparison.state == "open":
+            if why_not:
+                raise Refused(why_not)
             if (said := len(comparison.exchanges)) < self.study.minimum_exchanges:
                 left = self.study.minimum_exchanges - said
                 raise Refused(f"Please exchange at least {left} more message{'s' if left > 1 else ''} before rating.")
             if comparison.id in self._answering:
                 raise Refused("The last message is still being answered. Please wait a moment.")
             given = forms.rating(rating, self.study)
-            await self._refuse_if_closed()
             distress = self._screen(given.comment) == "crisis"
             body = {
                 "answers": given.answers,
@@ -220,10 +223,12 @@ class Conduct:
                 "receipt_hash": receipts.receipt_hash(receipts.receipt(token)),
             }
             try:
-                await self._kept(self.store.append, "rated", body, comparison.id)
+                await self._kept(self.store.append, "rated", body, comparison.id, said)
             except Exists:
                 log.info("comparison %s was ended by a request beside this one", comparison.id)
             comparison = await self._find(token)
+        if comparison.state == "open":
+            raise Refused("The conversation went on while you were rating. Please look at it and rate again.")
         if comparison.state == "withdrawn":
             raise Refused("This rating was withdrawn.")
         if comparison.rated is None:
@@ -247,10 +252,6 @@ class Conduct:
         """Why no ratings are taken just now, in words for raters; empty if they are."""
         problem = await asyncio.to_thread(self._health.problem)
         return str(texts()["closed"][problem]) if problem else ""
-
-    async def _refuse_if_closed(self) -> None:
-        if why := await self.closed():
-            raise Refused(why)
 
     async def _find(self, token: Any) -> Comparison:
         known = None

@@ -1,8 +1,8 @@
 """The key behind the pseudonyms: made, kept, given by the environment, destroyed. Knows nothing of events.
 
-It lies in ``pseudonym.key`` beside the log, or comes as 64 hex digits in ``EXTES_PSEUDONYM_KEY``, which is the way where
-the disk does not survive a restart (a secret of the Space). Whoever holds it can tell whether a rater's word belongs to a
-pseudonym; nobody else can, and once it is destroyed, nobody.
+It lies in ``pseudonym.key`` beside the log, or comes as 64 hex digits in ``EXTES_PSEUDONYM_KEY``, which is the way
+where the disk does not survive a restart (a secret of the Space). Whoever holds it can tell whether a rater's word
+belongs to a pseudonym; nobody else can, and once it is destroyed, nobody.
 """
 
 from __future__ import annotations

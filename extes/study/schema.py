@@ -64,6 +64,10 @@ _TABLES = (
         AND EXISTS (SELECT 1 FROM events
             WHERE comparison = NEW.comparison AND kind = 'exchanged' AND number = NEW.number)
         BEGIN SELECT RAISE(ABORT, 'the exchange is there'); END""",
+    """CREATE TRIGGER IF NOT EXISTS rated_as_it_was BEFORE INSERT ON events
+        WHEN NEW.imported = 0 AND NEW.kind = 'rated' AND NEW.number IS NOT NULL AND NEW.number !=
+        (SELECT COUNT(*) FROM events WHERE comparison = NEW.comparison AND kind = 'exchanged')
+        BEGIN SELECT RAISE(ABORT, 'the conversation went on'); END""",
     """CREATE TRIGGER IF NOT EXISTS no_change BEFORE UPDATE ON events
         BEGIN SELECT RAISE(ABORT, 'events are append only'); END""",
     """CREATE TRIGGER IF NOT EXISTS no_removal BEFORE DELETE ON events
@@ -101,8 +105,9 @@ def prepare(db: sqlite3.Connection) -> int:
             db.execute(statement)
         if version == 1:
             db.execute(
-                """INSERT INTO events (seq, chain, place, schema, id, at, kind, comparison, number, body, hash, imported)
-                SELECT seq, (SELECT substr(hash, 1, 16) FROM events_1 WHERE seq = 1), seq, 1,
+                """INSERT INTO events
+                       (seq, chain, place, schema, id, at, kind, comparison, number, body, hash, imported)
+                   SELECT seq, (SELECT substr(hash, 1, 16) FROM events_1 WHERE seq = 1), seq, 1,
                        id, at, kind, comparison, number, body, hash, 0 FROM events_1 ORDER BY seq"""
             )
             db.execute("DROP TABLE events_1")

@@ -2,8 +2,9 @@
 
 Knows events and bytes on disk; does not know what a comparison is. An event is acknowledged when ``append`` returns:
 the transaction is then on disk (``synchronous=FULL``). The database itself forbids change and removal, a second ending
-of a comparison (a rating or a void), a second exchange of one number, an exchange after the ending, and two comparisons
-on one position of the assignment (triggers and unique indexes); so requests side by side, and processes, cannot.
+of a comparison (a rating or a void), a second exchange of one number, an exchange after the ending, a rating of another
+number of exchanges than there are, and two comparisons on one position of the assignment (triggers and unique indexes);
+so requests side by side, and processes, cannot.
 
 Each process writes a *chain* of its own: its first event names the ends of the chains before it, every other the event
 before it. So no two processes, machines or copies of a disk ever write the same place, and chains from several portals
@@ -147,7 +148,8 @@ class Store:
         self, comparison: str | None = None, kind: str | Iterable[str] | None = None, after: int = 0
     ) -> Iterator[Event]:
         """Events in the order they came, of one comparison and of kinds if named, after a ``seq``."""
-        query, values = f"SELECT {_COLUMNS} FROM events WHERE seq > ?", []
+        query = f"SELECT {_COLUMNS} FROM events WHERE seq > ?"
+        values: list[Any] = []
         if comparison is not None:
             query, values = query + " AND comparison = ?", [*values, comparison]
         if kind is not None:
@@ -176,6 +178,10 @@ class Store:
         query = "SELECT MAX(number) FROM events WHERE kind = 'opened' AND json_extract(body, '$.study') = ?"
         last = self._read(query, [study])[0][0]
         return 0 if last is None else int(last) + 1
+
+    def ends(self) -> dict[str, int]:
+        """The last place of every chain."""
+        return dict(self._read("SELECT chain, place FROM ends", []))
 
     def count(self) -> int:
         """Number of events; a row is never removed, so the last one's number tells it."""
@@ -209,18 +215,24 @@ class Store:
         The pieces are written down before they are handed out: after an attempt whose outcome is unknown, the next one
         carries the same pieces under the same names, and nothing arrives twice.
         """
-        open_ = "SELECT chain, first, last FROM deliveries WHERE repo = ? AND acknowledged IS NULL ORDER BY chain, first"
+        open_ = (
+            "SELECT chain, first, last FROM deliveries WHERE repo = ? AND acknowledged IS NULL ORDER BY chain, first"
+        )
         with self._writing("delivery"):
             if waiting := self._db.execute(open_, (repo,)).fetchall():
                 return [Batch(*row) for row in waiting]
-            batches: list[Batch] = []
-            for chain, place, done in self._db.execute(
-                """SELECT chain, place, COALESCE((SELECT last FROM deliveries d WHERE d.repo = ? AND d.chain = ends.chain
-                   ORDER BY first DESC LIMIT 1), 0) AS done FROM ends WHERE place > done ORDER BY chain""",
+            # In the order in which they came: no chain is ever ahead of one that it follows.
+            waiting = self._db.execute(
+                """SELECT seq, chain, done, last FROM (SELECT chain, place AS last, COALESCE(
+                       (SELECT last FROM deliveries d WHERE d.repo = ? AND d.chain = ends.chain
+                        ORDER BY first DESC LIMIT 1), 0) AS done FROM ends WHERE last > done)
+                   JOIN events USING (chain) WHERE place = done + 1 ORDER BY seq""",
                 (repo,),
-            ).fetchall():
+            ).fetchall()
+            batches: list[Batch] = []
+            for _, chain, done, last in waiting:
                 if limit > 0:
-                    batches.append(Batch(chain, done + 1, min(place, done + limit)))
+                    batches.append(Batch(chain, done + 1, min(last, done + limit)))
                     limit -= batches[-1].last - done
             for b in batches:
                 self._db.execute("INSERT INTO deliveries VALUES (?,?,?,?,NULL)", (repo, b.chain, b.first, b.last))
