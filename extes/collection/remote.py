@@ -127,15 +127,21 @@ class Dataset:
         get_session().timeout = httpx.Timeout(TIMEOUT_SECONDS)
         try:
             yield
-        except HfHubHTTPError as error:
-            code = error.response.status_code
-            means = _MEANS.get(code, "the Hub answered {code}").format(repo=self.repo, code=code)
-            wait = error.response.headers.get("Retry-After", "")
-            raise Unreachable(
-                f"{self.repo} could not be {done}: {means}", code, float(wait) if wait.isdigit() else None
-            ) from error
-        except OfflineModeIsEnabled as error:
-            raise Unreachable(f"{self.repo} could not be {done}: HF_HUB_OFFLINE is set; unset it") from error
-        except (httpx.HTTPError, OSError) as error:
-            what = str(error) or type(error).__name__
-            raise Unreachable(f"{self.repo} could not be {done}: no connection to the Hub ({what})") from error
+        except Unreachable:
+            raise
+        except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+            cause: BaseException = error
+            while isinstance(cause, RuntimeError) and cause.__cause__:  # as uploads in threads are told
+                cause = cause.__cause__
+            if isinstance(cause, HfHubHTTPError):
+                code = cause.response.status_code
+                means = _MEANS.get(code, "the Hub answered {code}").format(repo=self.repo, code=code)
+                wait = cause.response.headers.get("Retry-After", "")
+                after = float(wait) if wait.isdigit() else None
+                raise Unreachable(f"{self.repo} could not be {done}: {means}", code, after) from error
+            if isinstance(cause, OfflineModeIsEnabled):
+                raise Unreachable(f"{self.repo} could not be {done}: HF_HUB_OFFLINE is set; unset it") from error
+            means = f"no connection to the Hub ({cause or type(cause).__name__})"
+            if not isinstance(cause, httpx.HTTPError | OSError):
+                means = f"its answer was not understood ({cause})"
+            raise Unreachable(f"{self.repo} could not be {done}: {means}") from error
