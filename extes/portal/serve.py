@@ -27,8 +27,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
 
     from extes.arms.arm import Arm, ArmError
-    from extes.collection import restore, settings
-    from extes.collection.outbox import Outbox
+    from extes.collection import settings
     from extes.study import config, keys
     from extes.study.health import Health
     from extes.study.roster import build as build_arms
@@ -41,7 +40,11 @@ def main() -> int:
         study = config.load(Path(os.environ.get("EXTES_STUDY") or ROOT / "studies" / "starter.toml"))
         dataset = settings.dataset(study)
         store = Store(Path(os.environ.get("EXTES_DATA_DIR") or "data"))
-        found = restore.at_start(store, dataset) if dataset else ""
+        found = ""
+        if dataset:
+            from extes.collection.restore import at_start
+
+            found = at_start(store, dataset)
     except Problem as error:
         print(error, file=sys.stderr)
         return 2
@@ -64,6 +67,8 @@ def main() -> int:
         if dataset:
             kind = "public, redacted" if dataset.public else "private, complete"
             print(f"and sent to the dataset {dataset.repo} ({kind}). {found}", flush=True)
+            from extes.collection.outbox import Outbox
+
             if not keys.given():
                 print(f"The pseudonyms' key is on this disk alone; if it may vanish, set {keys.VARIABLE}.", flush=True)
             outbox = Outbox(lambda: Store(store.folder), dataset, study, study.hub.every_seconds)
