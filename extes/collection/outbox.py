@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 EVENTS_A_COMMIT = 2000
 LONGEST_WAIT = 600.0
+LOOK_SECONDS = 1.0
+PATIENCE = 5
+ANSWERS = ("rated", "withdrawn")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,11 @@ def begin(dataset: Dataset, study: Study) -> None:
 
 
 class Outbox:
-    """A thread that syncs every ``every`` seconds; after a failure it waits longer, or as long as the Hub asks."""
+    """A thread that sends a rating within seconds, but never more often than ``every`` seconds.
+
+    What is said on the way to a rating may wait ``PATIENCE`` times as long. After a failure it waits longer and longer, or
+    as long as the Hub asks.
+    """
 
     def __init__(
         self, open_store: Callable[[], Store], dataset: Dataset, study: Study, every: float, first_wait: float = 5.0
@@ -83,6 +91,7 @@ class Outbox:
         self._failures = 0
         self._told = ""
         self._begun = False
+        self._sent_at, self._seen = float("-inf"), 0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
@@ -97,26 +106,42 @@ class Outbox:
     def _run(self) -> None:
         store = None
         wait = 0.0
-        while True:
+        last = False
+        while not last:
             last = self._stop.wait(wait)
             try:
                 store = store or self._open_store()
-                if not self._begun:
-                    begin(self.dataset, self._study)
-                    self._begun = True
-                sync(store, self.dataset)
-                if self._failures:
-                    log.warning("%s is reached again; nothing was lost", self.dataset.repo)
-                self._failures, self._told, wait = 0, "", self._every
+                if last or self._due(store):
+                    self._send(store)
+                wait = min(LOOK_SECONDS, self._every)
             except (Unreachable, StoreError) as error:
                 wait = self._after(error)
             except Exception as error:  # a defect here must not end the thread: the events are safe, and it tries again
                 log.exception("the outbox failed")
                 wait = self._after(error)
-            if last:
-                break
         if store:
             store.close()
+
+    def _due(self, store: Store) -> bool:
+        """Whether something should be sent now."""
+        if not self._begun or self._failures:
+            return True
+        waited = time.monotonic() - self._sent_at
+        if waited < self._every or store.count() == self._seen:
+            return False
+        return waited >= PATIENCE * self._every or any(True for _ in store.events(kind=ANSWERS, after=self._seen))
+
+    def _send(self, store: Store) -> None:
+        if not self._begun:
+            begin(self.dataset, self._study)
+            self._begun = True
+        seen = store.count()
+        if sync(store, self.dataset).events:
+            self._sent_at = time.monotonic()
+        self._seen = seen
+        if self._failures:
+            log.warning("%s is reached again; nothing was lost", self.dataset.repo)
+        self._failures, self._told = 0, ""
 
     def _after(self, error: Exception) -> float:
         """Tell a failure once, and say how long to wait."""

@@ -92,7 +92,7 @@ class Hub(_Strict):
 
     ratings: str = Field("", description="a dataset, owner/name; EXTES_RATINGS_REPO decides over it")
     visibility: Literal["private", "public"] = Field("private", description="complete, or redacted")
-    every_seconds: float = Field(60, ge=1)
+    every_seconds: float = Field(60, ge=1, description="between two commits; the Hub counts them by the hour")
     max_backlog: int = Field(5000, ge=1, description="events that may wait for the Hub")
     min_free_megabytes: int = Field(200, ge=0, description="what the disk of the ratings must have left")
 

@@ -19,8 +19,9 @@ import json
 import secrets
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,19 @@ class Exists(Exception):
     """The event would be a second of what there is one of, or come after the end."""
 
 
+@dataclass
+class _Slip:
+    """An event that waits to be written, and what became of it."""
+
+    kind: str
+    text: str
+    comparison: str | None = None
+    number: int | None = None
+    event: Event | None = None
+    error: Exception | None = None
+    done: bool = False
+
+
 class Store:
     """The log in ``folder``. Threads may share it; other processes may have it open too.
 
@@ -51,7 +65,8 @@ class Store:
 
     def __init__(self, folder: Path, pseudonyms: bool = True) -> None:
         self.folder = folder
-        self._lock = threading.RLock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._waiting: deque[_Slip] = deque()
         self._chain = ""
         self._key: bytes | None = None
         try:
@@ -61,6 +76,9 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             schema.prepare(self._db)
+            # A connection of its own for reading, so that nobody who looks waits for the disk.
+            self._reader = sqlite3.connect(folder / NAME, check_same_thread=False, isolation_level=None)
+            self._reader.execute("PRAGMA busy_timeout=10000")
             if pseudonyms:
                 self._key = self._find_key()
         except keys.KeyProblem as error:
@@ -71,39 +89,62 @@ class Store:
             raise StoreError(f"{folder}: cannot open the rating store ({error}); EXTES_DATA_DIR names it") from error
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
             self._db.close()
+            self._reader.close()
 
     def append(
         self, kind: str, body: dict[str, Any], comparison: str | None = None, number: int | None = None
     ) -> Event:
-        """Write one event and return it once it is on disk. Raises :class:`Exists` or :class:`StoreError`."""
-        with self._writing(kind):
-            chain, place, previous = self._chain, 0, ""
-            if chain:
-                place, previous = self._db.execute("SELECT place, hash FROM ends WHERE chain = ?", (chain,)).fetchone()
-            else:
-                chain = secrets.token_hex(8)
-                about = {"follows": self._loose_ends(), "code": __version__, "key": self.key_fingerprint}
-                first = self._insert(chain, 1, "", "chain", about, None, None)
-                place, previous = 1, first.hash
-            event = self._insert(chain, place + 1, previous, kind, body, comparison, number)
-        self._chain = chain  # only now: what was rolled back began no chain
-        return event
+        """Write one event and return it once it is on disk. Raises :class:`Exists` or :class:`StoreError`.
 
-    def _insert(
-        self,
-        chain: str,
-        place: int,
-        previous: str,
-        kind: str,
-        body: dict[str, Any],
-        comparison: str | None,
-        number: int | None,
-    ) -> Event:
-        text = json.dumps(body, ensure_ascii=False, sort_keys=True)
-        id, at = secrets.token_hex(16), datetime.now(UTC).isoformat(timespec="milliseconds")
-        event = Event(0, chain, place, schema.VERSION, id, at, kind, comparison, number, text, "")
+        Whoever comes first writes for all who wait: one transaction, one fsync, each told of its own.
+        """
+        slip = _Slip(kind, json.dumps(body, ensure_ascii=False, sort_keys=True), comparison, number)
+        self._waiting.append(slip)
+        with self._lock:
+            if not slip.done:
+                self._write_for_all()
+        if slip.error:
+            raise slip.error
+        assert slip.event
+        return slip.event
+
+    def _write_for_all(self) -> None:
+        slips = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        chain = self._chain
+        try:
+            with self._writing("append"):
+                for slip in slips:
+                    self._db.execute("SAVEPOINT slip")
+                    try:
+                        chain, slip.event = self._next(chain, slip)
+                    except sqlite3.IntegrityError:
+                        self._db.execute("ROLLBACK TO slip")
+                        slip.error = Exists(slip.kind)
+                    self._db.execute("RELEASE slip")
+            if any(slip.event for slip in slips):
+                self._chain = chain  # only now: what was rolled back began no chain
+        except StoreError as error:
+            for slip in slips:
+                slip.error = StoreError(str(error))
+        finally:
+            for slip in slips:
+                slip.done = True
+
+    def _next(self, chain: str, slip: _Slip) -> tuple[str, Event]:
+        """Write the next event of a chain; if there is none yet, its beginning first. Returns the chain and the event."""
+        if chain:
+            place, previous = self._db.execute("SELECT place, hash FROM ends WHERE chain = ?", (chain,)).fetchone()
+        else:
+            about = {"follows": self._loose_ends(), "code": __version__, "key": self.key_fingerprint}
+            chain, place = secrets.token_hex(8), 1
+            previous = self._insert(chain, 1, "", _Slip("chain", json.dumps(about, sort_keys=True))).hash
+        return chain, self._insert(chain, place + 1, previous, slip)
+
+    def _insert(self, chain: str, place: int, previous: str, slip: _Slip) -> Event:
+        id, at = secrets.token_hex(16), _now()
+        event = Event(0, chain, place, schema.VERSION, id, at, slip.kind, slip.comparison, slip.number, slip.text, "")
         return self._put(replace(event, hash=event_hash(event, previous)), imported=0)
 
     def _put(self, e: Event, imported: int) -> Event:
@@ -128,7 +169,7 @@ class Store:
         They come whole, in order, and checked. What is here already is left as it is.
         """
         new = 0
-        with self._writing("import"):
+        with self._lock, self._writing("import"):
             ends = {chain: place for chain, place in self._db.execute("SELECT chain, place FROM ends")}
             known = dict(ends)
             for event in events:
@@ -218,7 +259,7 @@ class Store:
         open_ = (
             "SELECT chain, first, last FROM deliveries WHERE repo = ? AND acknowledged IS NULL ORDER BY chain, first"
         )
-        with self._writing("delivery"):
+        with self._lock, self._writing("delivery"):
             if waiting := self._db.execute(open_, (repo,)).fetchall():
                 return [Batch(*row) for row in waiting]
             # In the order in which they came: no chain is ever ahead of one that it follows.
@@ -239,7 +280,7 @@ class Store:
             return batches
 
     def acknowledge(self, repo: str, batches: Iterable[Batch]) -> None:
-        with self._writing("delivery"):
+        with self._lock, self._writing("delivery"):
             for b in batches:
                 self._db.execute(
                     "UPDATE deliveries SET acknowledged = ? WHERE repo = ? AND chain = ? AND first = ?",
@@ -303,26 +344,25 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self, kind: str) -> Iterator[None]:
-        """One transaction, on disk when the block has ended; nothing of it where the block fails."""
-        with self._lock:
+        """One transaction, on disk when the block has ended; nothing of it where the block fails. Holds the lock."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.IntegrityError as error:
-                raise Exists(kind) from error
-            except sqlite3.Error as error:
-                raise StoreError(f"{self.folder}: could not be written ({error})") from error
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.IntegrityError as error:
+            raise Exists(kind) from error
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.folder}: could not be written ({error})") from error
 
     def _read(self, query: str, values: list[Any]) -> list[Any]:
-        with self._lock:
+        with self._reading:
             try:
-                return self._db.execute(query, values).fetchall()
+                return self._reader.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise StoreError(f"{self.folder}: could not be read ({error})") from error
 
