@@ -78,8 +78,8 @@ def begin(dataset: Dataset, study: Study) -> None:
 class Outbox:
     """A thread that sends a rating within seconds, but never more often than ``every`` seconds.
 
-    What is said on the way to a rating may wait ``PATIENCE`` times as long. After a failure it waits longer and longer, or
-    as long as the Hub asks.
+    What is said on the way to a rating may wait ``PATIENCE`` times as long. After a failure it waits longer and longer,
+    or as long as the Hub asks.
     """
 
     def __init__(

@@ -19,9 +19,8 @@ import json
 import secrets
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ class _Slip:
     event: Event | None = None
     error: Exception | None = None
     done: bool = False
+    turn: threading.Event = field(default_factory=threading.Event)
 
 
 class Store:
@@ -65,8 +65,8 @@ class Store:
 
     def __init__(self, folder: Path, pseudonyms: bool = True) -> None:
         self.folder = folder
-        self._lock, self._reading = threading.Lock(), threading.Lock()
-        self._waiting: deque[_Slip] = deque()
+        self._lock, self._reading, self._queueing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._queue: list[_Slip] = []
         self._chain = ""
         self._key: bytes | None = None
         try:
@@ -98,20 +98,34 @@ class Store:
     ) -> Event:
         """Write one event and return it once it is on disk. Raises :class:`Exists` or :class:`StoreError`.
 
-        Whoever comes first writes for all who wait: one transaction, one fsync, each told of its own.
+        Whoever is first in the queue writes for all in it: one transaction, one fsync, each told of its own. Then the
+        next in the queue does. So many at once wait for one or two writes, not for each other's.
         """
         slip = _Slip(kind, json.dumps(body, ensure_ascii=False, sort_keys=True), comparison, number)
-        self._waiting.append(slip)
-        with self._lock:
-            if not slip.done:
-                self._write_for_all()
+        with self._queueing:
+            self._queue.append(slip)
+            first = len(self._queue) == 1
+        if not first:
+            slip.turn.wait()
+        if not slip.done:
+            slips = [slip]
+            try:
+                with self._lock:
+                    with self._queueing:
+                        slips = list(self._queue)
+                    self._write_all(slips)
+            finally:
+                with self._queueing:
+                    del self._queue[: len(slips)]
+                    heirs = [*slips, *self._queue[:1]]
+                for other in heirs:
+                    other.turn.set()
         if slip.error:
             raise slip.error
         assert slip.event
         return slip.event
 
-    def _write_for_all(self) -> None:
-        slips = [self._waiting.popleft() for _ in range(len(self._waiting))]
+    def _write_all(self, slips: list[_Slip]) -> None:
         chain = self._chain
         try:
             with self._writing("append"):
@@ -133,7 +147,7 @@ class Store:
                 slip.done = True
 
     def _next(self, chain: str, slip: _Slip) -> tuple[str, Event]:
-        """Write the next event of a chain; if there is none yet, its beginning first. Returns the chain and the event."""
+        """Write the next event of a chain; if there is none yet, its beginning first. Returns both."""
         if chain:
             place, previous = self._db.execute("SELECT place, hash FROM ends WHERE chain = ?", (chain,)).fetchone()
         else:
