@@ -35,10 +35,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     verify.add_argument("--repo", metavar="OWNER/NAME", help="the dataset to hold against the log")
     push = _verb(verbs, "push", "send what the dataset does not have yet, once", _push)
     restore = _verb(verbs, "restore", "bring what the dataset has and the log lacks", _restore)
-    for verb in (push, restore):
+    purge = _verb(verbs, "purge", "take the rows of withdrawn ratings out of the dataset's files", _purge)
+    for verb in (push, restore, purge):
         verb.add_argument("--repo", metavar="OWNER/NAME", required=True)
     push.add_argument("--study", type=Path, required=True, help="the study file; its title goes into a new card")
-    for verb in (verify, push, restore):
+    for verb in (verify, push, restore, purge):
         verb.add_argument("--public", action="store_true", help="the dataset is public and redacted")
 
     destroy = _verb(verbs, "destroy-key", "destroy the key of the pseudonyms, for ever", _destroy_key)
@@ -216,6 +217,17 @@ def _restore(args: argparse.Namespace) -> int:
 
     n = restore(store := Store(_folder(args), pseudonyms=False), dataset := _dataset(args))
     print(f"{n} events came from {dataset.repo}; the log in {store.folder} has {store.count()}.")
+    return 0
+
+
+def _purge(args: argparse.Namespace) -> int:
+    from extes.collection.purge import purge
+
+    rows, files = purge(_open(args), dataset := _dataset(args))
+    print(f"{dataset.repo}: {rows} rows of withdrawn ratings were taken out of {files} files.")
+    print("Earlier commits still hold them, until the dataset's history is squashed (HfApi.super_squash_history).")
+    if not dataset.public:
+        print("The config `events` still holds them: it is the log, and a log with holes proves nothing.")
     return 0
 
 

@@ -15,12 +15,16 @@ from extes.texts import texts
 LOOK_AGAIN_SECONDS = 10
 
 
-def pause(conduct: Conduct, demo: gr.Blocks, begin: gr.Button) -> None:
-    """A word that shows while no ratings are taken, when ``begin`` is shut too.
+def paused() -> gr.HTML:
+    """The place for the word that the study is paused; :func:`watch` fills it."""
+    return gr.HTML(visible=False, padding=False)
+
+
+def watch(conduct: Conduct, demo: gr.Blocks, word: gr.HTML, begin: gr.Button) -> None:
+    """Show the word and shut ``begin`` while no ratings are taken.
 
     Looks when the page opens, and while the study is paused again and again, so that it recovers by itself.
     """
-    word = gr.HTML(visible=False, padding=False)
     timer = gr.Timer(LOOK_AGAIN_SECONDS, active=False)
 
     async def on_look() -> Any:

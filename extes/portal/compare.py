@@ -45,6 +45,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
     token = gr.State(None)
     said = gr.State([])
 
+    paused = aside.paused()
     with gr.Column() as consent_part:
         gr.Markdown(words["intro"])
         gr.Markdown(study.consent)
@@ -57,7 +58,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         of_age = gr.Checkbox(label="I am 18 or older.")
         publish = gr.Checkbox(label="My conversation may be published with the ratings (you can leave this out).")
         begin = gr.Button("Begin", variant="primary", size="lg")
-    aside.pause(conduct, demo, begin)
+    aside.watch(conduct, demo, paused, begin)
 
     with gr.Column(visible=False) as talk_part:
         situation = gr.HTML(padding=False)

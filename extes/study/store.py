@@ -209,7 +209,9 @@ class Store:
             query, values = query + " AND comparison = ?", [*values, comparison]
         if kind is not None:
             kinds = [kind] if isinstance(kind, str) else list(kind)
-            query, values = query + f" AND kind IN ({', '.join('?' * len(kinds))})", [*values, *kinds]
+            # with several kinds the rows in their order, not an index that would have to be sorted
+            by = "kind" if len(kinds) == 1 and comparison is None else "+kind"
+            query, values = query + f" AND {by} IN ({', '.join('?' * len(kinds))})", [*values, *kinds]
         while True:  # in pages, so that a long log neither fills memory nor holds up a writer
             rows = self._read(f"{query} ORDER BY seq LIMIT {_PAGE}", [after, *values])
             yield from (Event(*row) for row in rows)

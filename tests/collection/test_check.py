@@ -103,3 +103,31 @@ def test_shards_of_another_portal_are_counted_and_not_judged(tmp_path, hub):
         group.sync()
     report = check(one.store, one.dataset)
     assert report.problems == [] and report.elsewhere == 3
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_purge_takes_withdrawn_rows_out_and_the_copy_still_passes(tmp_path, hub, public, capsys):
+    group = Group(tmp_path / "group", hub, public)
+    token, *_ = group.rate(3, publish_transcript=True)
+    group.sync()
+    asyncio.run(group.conduct.withdraw(group.receipts[token]))
+    group.sync()
+    assert len(group.loaded("ratings")) == 3
+    flags = ["--data", str(group.folder / "data"), "--repo", REPO, *(["--public"] if public else [])]
+    assert main(["ratings", "purge", *flags]) == 0
+    assert "4 rows of withdrawn ratings were taken out of 2 files" in capsys.readouterr().out
+    assert len(group.loaded("ratings")) == 2 and len(group.loaded("conversations")) == 6
+    assert check(group.store, group.dataset).problems == []
+    assert main(["ratings", "purge", *flags]) == 0
+    assert "0 rows" in capsys.readouterr().out
+
+
+def test_push_and_restore_are_commands_too(group, tmp_path, capsys):
+    group.rate()
+    data, study = str(group.folder / "data"), str(group.folder / "study" / "study.toml")
+    assert main(["ratings", "push", "--data", data, "--repo", REPO, "--study", study]) == 0
+    assert "acknowledged 7 events in 1 commits" in capsys.readouterr().out
+    assert main(["ratings", "restore", "--data", str(tmp_path / "all"), "--repo", REPO]) == 0
+    assert "7 events came" in capsys.readouterr().out
+    assert main(["ratings", "summary", "--data", str(tmp_path / "all")]) == 0
+    assert "1 ratings" in capsys.readouterr().out
