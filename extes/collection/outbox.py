@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from extes.collection import shards
 from extes.collection.card import card
-from extes.collection.remote import Dataset, Unreachable
+from extes.collection.remote import Dataset
+from extes.errors import Problem
 from extes.study.chains import Batch
 from extes.study.comparison import fold
 from extes.study.config import Study
-from extes.study.store import Store, StoreError
+from extes.study.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,10 @@ class Sent:
 
 
 def sync(store: Store, dataset: Dataset, limit: int = EVENTS_A_COMMIT) -> Sent:
-    """Send what is not acknowledged, a commit at a time. Raises :class:`Unreachable`; what was sent stays sent."""
+    """Send what is not acknowledged, a commit at a time; what was sent stays sent.
+
+    Raises :class:`extes.collection.remote.Unreachable`.
+    """
     sent = Sent()
     while batches := store.undelivered(dataset.repo, limit):
         files = files_of(store, batches, dataset.public)
@@ -114,7 +118,7 @@ class Outbox:
                 if last or self._due(store):
                     self._send(store)
                 wait = min(LOOK_SECONDS, self._every)
-            except (Unreachable, StoreError) as error:
+            except Problem as error:
                 wait = self._after(error)
             except Exception as error:  # a defect here must not end the thread: the events are safe, and it tries again
                 log.exception("the outbox failed")

@@ -31,6 +31,10 @@ class Unreachable(Problem):
         self.http, self.retry_after = http, retry_after
 
 
+class Unfit(Problem):
+    """The dataset is not one for these ratings."""
+
+
 _MEANS = {
     401: "the token was refused (401): it is wrong, or was revoked; HF_TOKEN needs write access to {repo}",
     403: "the token may not do this (403): HF_TOKEN needs write access to {repo}",
@@ -60,15 +64,26 @@ class Dataset:
         return HfApi(token=self.token, library_name="extes")
 
     def create(self) -> bool:
-        """Make sure that the repository is there; true if it was made just now."""
+        """Make sure that the repository is there; true if it was made just now.
+
+        Raises :class:`Unfit` where what would be sent does not belong there.
+        """
         from huggingface_hub.errors import RepositoryNotFoundError
 
         with self._told("looked up"):
             try:
-                self._api.dataset_info(self.repo, expand=["sha"])
-                return False
+                info = self._api.dataset_info(self.repo, expand=["private"])
             except RepositoryNotFoundError:
-                pass
+                info = None
+        if info is not None:
+            if not self.public and not info.private:
+                raise Unfit(
+                    f"{self.repo} is public, and complete ratings with every word of the raters go to private datasets "
+                    'only: make it private, or send redacted ones (visibility = "public")'
+                )
+            if self.public and self.has("events/first.parquet"):
+                raise Unfit(f"{self.repo} holds complete ratings; redacted ones need a dataset of their own")
+            return False
         with self._told("created"):
             self._api.create_repo(self.repo, repo_type="dataset", private=not self.public)
         return True

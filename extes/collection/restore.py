@@ -35,13 +35,16 @@ def at_start(store: Store, dataset: Dataset) -> str:
     A disk that holds events goes on with them, also where the Hub is out of reach. An empty one gets the dataset's log;
     if that cannot be read, nothing begins: raises :class:`Problem`.
     """
-    if store.count():
-        return f"{store.backlog(dataset.repo)} events wait to be sent."
+    waiting = f"{store.backlog(dataset.repo)} events wait to be sent."
     try:
         if dataset.create():
             return "The dataset was made just now."
+        if store.count():
+            return waiting
         n = restore(store, dataset)
     except Unreachable as error:
+        if store.count():
+            return f"It cannot be reached just now ({error}). {waiting}"
         raise Problem(
             f"{error}\nThere are no ratings on this disk ({store.folder}), and whether the dataset has some cannot be "
             "told. Not started, so that no empty log takes the place of a full one: try again when it can be reached."

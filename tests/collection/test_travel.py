@@ -235,3 +235,70 @@ def sync_other(store: Store, group: Group) -> None:
     from extes.collection.outbox import sync
 
     sync(store, group.dataset)
+
+
+def test_complete_ratings_never_go_to_a_public_dataset_nor_redacted_ones_among_complete_ones(group, hub):
+    from huggingface_hub import HfApi
+
+    HfApi(endpoint=hub.url, token=hub.token).create_repo("extes/open", repo_type="dataset", private=False)
+    with pytest.raises(Problem, match="private datasets only"):
+        at_start(group.store, Dataset("extes/open", False, hub.token))
+    group.sync()
+    with pytest.raises(Problem, match="need a dataset of their own"):
+        at_start(group.store, Dataset(REPO, True, hub.token))
+
+
+def test_the_first_versions_events_travel_and_come_back_proven(tmp_path, hub):
+    from extes.collection.outbox import sync
+    from tests.study.test_kept import KEPT, TOLD
+
+    group = Group(tmp_path / "group", hub)
+    group.sync()
+    shutil.copytree(KEPT, tmp_path / "kept")
+    old = Store(tmp_path / "kept")
+    sync(old, group.dataset)
+    new = Store(tmp_path / "new", pseudonyms=False)
+    restore(new, group.dataset)
+    kept = [e for e in new.events() if e.schema == 1]
+    assert len(kept) == TOLD["events"] and kept[-1].hash == TOLD["last_hash"]
+    assert new.verify()[0] == new.count()
+    assert len(group.loaded("ratings")) == 3
+
+
+def test_a_shard_of_an_older_schema_is_read_beside_newer_ones(group):
+    group.rate()
+    group.sync()
+    files = group.hub.files(REPO, "dataset")
+    path = next(p for p in files if p.startswith("ratings/") and shards.batch_of(p))
+    import io
+
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(files[path])).drop_columns(["stream", "screen", "comment_withheld"])
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    group.dataset.commit({path: sink.getvalue()}, "as an older version wrote it")
+    group.rate()
+    group.sync()
+    rows = group.loaded("ratings")
+    assert sorted(row["screen"] is None for row in rows) == [False, True]
+    from extes.collection.check import check
+
+    assert check(group.store, group.dataset).problems == []
+
+
+def test_two_portals_that_began_as_copies_of_one_disk_fork_nothing(group, tmp_path):
+    group.rate()
+    group.sync()
+    shutil.copytree(group.folder / "data", tmp_path / "copy")
+    copy = Store(tmp_path / "copy")
+    other = Conduct(group.study, copy, group.arms)
+    group.rate()
+    asyncio.run(other.start({"agreed": True, "of_age": True}))
+    sync_other(copy, group)
+    group.sync()
+    everything = Store(tmp_path / "everything", pseudonyms=False)
+    restore(everything, group.dataset)
+    assert everything.verify()[0] == everything.count()
+    assert len({e.chain for e in everything.events()}) == 2
+    assert len([c for c in fold_all(everything.events()) if c.state == "rated"]) == 2

@@ -130,3 +130,59 @@ def test_a_full_disk_is_an_error_and_not_a_rating(store):
     assert list(store.events(kind="rated")) == []
     store.append("rated", {}, "c1")
     assert store.verify()[0] == 3
+
+
+def test_two_processes_on_one_disk_keep_one_rating_and_chains_of_their_own(tmp_path):
+    one, two = Store(tmp_path), Store(tmp_path)
+    one.append("opened", {"study": "s"}, "c1", 0)
+    with pytest.raises(Exists):
+        two.append("opened", {"study": "s"}, "c2", 0)
+    two.append("opened", {"study": "s"}, "c2", 1)
+    two.append("rated", {}, "c1")
+    with pytest.raises(Exists):
+        one.append("rated", {}, "c1")
+    one.append("rated", {}, "c2")
+    events = list(one.events())
+    assert len({e.chain for e in events}) == 2
+    begun = [e for e in events if e.kind == "chain"][1]
+    assert list(begun.body["follows"]) == [events[0].chain]
+    assert one.verify() == two.verify()
+    assert one.verify()[0] == 6
+
+
+def test_a_chain_that_was_cut_at_its_end_is_found_by_the_one_that_follows_it(tmp_path):
+    store = Store(tmp_path)
+    store.append("opened", {}, "c1")
+    store.append("opened", {}, "c2")
+    store.close()
+    Store(tmp_path).append("opened", {}, "c3")
+    db = sqlite3.connect(tmp_path / "events.sqlite3")
+    db.executescript("DROP TRIGGER no_removal; DROP TRIGGER no_change; DELETE FROM events WHERE seq = 3;")
+    db.executescript("UPDATE events SET seq = 3 WHERE seq = 4; UPDATE events SET seq = 4 WHERE seq = 5;")
+    with pytest.raises(StoreError, match=r"event 3 of chain \w+ is missing: chain \w+ found 3 events there"):
+        Store(tmp_path).verify()
+
+
+def test_a_rating_of_another_number_of_exchanges_is_refused(store):
+    store.append("opened", {}, "c1")
+    store.append("exchanged", {}, "c1", 1)
+    with pytest.raises(Exists):
+        store.append("rated", {}, "c1", 2)
+    store.append("rated", {}, "c1", 1)
+
+
+def test_of_many_that_write_at_once_each_is_told_of_its_own(store):
+    outcomes = {}
+
+    def write(n):
+        try:
+            outcomes[n] = store.append("rated", {"n": n}, f"c{n % 10}").body["n"]
+        except Exists:
+            outcomes[n] = None
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(60)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    kept = {e.body["n"] for e in store.events(kind="rated")}
+    assert {n for n, told in outcomes.items() if told == n} == kept and len(kept) == 10 and len(outcomes) == 60
+    assert store.verify()[0] == 11
