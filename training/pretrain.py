@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,17 @@ def held_out_loss(model: LlamaForCausalLM, data: np.ndarray, batch: int, device:
             count += n
     model.train()
     return total / count
+
+
+def nats_per_character(losses: dict[str, float], data: dict[str, np.ndarray], tokenizer: Any) -> dict[str, float]:
+    """The same losses over the characters that the labelled tokens spell, so that vocabularies can be compared."""
+    found = {}
+    for name, loss in losses.items():
+        labels = data[name][:, 1, 1:]
+        kept = [row[row != IGNORED].tolist() for row in labels]
+        characters = sum(len(text) for text in tokenizer.batch_decode(kept, skip_special_tokens=True))
+        found[name] = loss * sum(map(len, kept)) / max(1, characters)
+    return found
 
 
 def optimisers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
@@ -178,6 +190,7 @@ def main() -> None:
 
     # Loop
     began, window = time.time(), []
+    last: dict[str, float] = {}
     with (run / "log.jsonl").open("a", encoding="utf-8") as log:
         for step in range(first, steps):
             for opt in opts:
@@ -203,9 +216,8 @@ def main() -> None:
                 entry = {"step": step + 1, "loss": round(sum(window) / len(window), 4), "tokens_per_s": round(speed)}
                 print(f"{entry} {left / 60:.0f} min left", flush=True)
                 if (step + 1) % args.eval_every == 0 or step + 1 == steps:
-                    entry["held_out"] = {
-                        n: round(held_out_loss(model, d, args.batch, device), 4) for n, d in held.items() if len(d)
-                    }
+                    last = {n: held_out_loss(model, d, args.batch, device) for n, d in held.items() if len(d)}
+                    entry["held_out"] = {n: round(loss, 4) for n, loss in last.items()}
                     print(f"  held out: {entry['held_out']}", flush=True)
                     state = {"step": step + 1, "model": model.state_dict()}
                     torch.save(state | {"optimisers": [o.state_dict() for o in opts]}, checkpoint.with_suffix(".tmp"))
@@ -220,6 +232,8 @@ def main() -> None:
         "data_sha256": {n: corpora.file_hash(corpora.path(args.corpora, n)) for n in mixture},
         "training_tokens": steps * args.batch * args.length,
         "steps": steps,
+        "held_out_nats_per_token": {n: round(v, 4) for n, v in last.items()},
+        "held_out_nats_per_character": {n: round(v, 4) for n, v in nats_per_character(last, held, tokenizer).items()},
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes_since_start_or_resume": round((time.time() - began) / 60, 1),
         "device": device,

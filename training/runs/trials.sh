@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# What size, vocabulary, learning rate and mixture? Short runs of equal compute (parameters x tokens), one table.
+#   bash training/runs/trials.sh CORPORA_DIR RUN_DIR > table.md
+# Every run resumes if killed and does nothing if finished. Short runs favour small models: read the table with that in
+# mind.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+corpora=$1 runs=$2
+mixed=empathetic-dialogues:1,self-dialogue:1,topical-chat:1,counsel-chat:1
+
+trial() {  # NAME STEPS FLAGS...
+    name=$1 steps=$2
+    shift 2
+    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --decay 0.5 \
+        --eval-every 100000 "$@" >&2
+}
+
+trial reference 200 --lr 6e-3 --mixture $mixed
+trial narrower 446 --lr 6e-3 --mixture $mixed --hidden 192 --layers 4
+trial wider 95 --lr 6e-3 --mixture $mixed --hidden 384
+trial small-vocabulary 220 --lr 6e-3 --mixture $mixed --vocab-size 2048
+trial large-vocabulary 170 --lr 6e-3 --mixture $mixed --vocab-size 8192
+trial emotional-only 200 --lr 6e-3 --mixture empathetic-dialogues:1,counsel-chat:1
+trial slower 200 --lr 3e-3 --mixture $mixed
+trial faster 200 --lr 1.2e-2 --mixture $mixed
+python training/trials.py "$runs"/{reference,narrower,wider,small-vocabulary,large-vocabulary,emotional-only,slower,faster}
