@@ -17,9 +17,22 @@ from tests.conftest import CONSENT, RATING, ROOT, STUDY, Portal, write_study
 REPO = "extes/ratings"
 
 
-def served(folder, hub, name="run", hub_table="every_seconds = 600", **env) -> Portal:
-    study = write_study(folder / "study", f"{STUDY}\n[hub]\n{hub_table}\n")
-    return Portal(study, folder / name / "data", env=hub.env(folder / "hf") | {"EXTES_RATINGS_REPO": REPO} | env)
+@pytest.fixture
+def served(tmp_path, hub):
+    """Portals with this test's Hub as their dataset's; whatever the test does, they end with it."""
+    portals: list[Portal] = []
+
+    def make(name: str = "run", hub_table: str = "every_seconds = 600", **env: str) -> Portal:
+        study = write_study(tmp_path / "study", f"{STUDY}\n[hub]\n{hub_table}\n")
+        env = hub.env(tmp_path / "hf") | {"EXTES_RATINGS_REPO": REPO} | env
+        portals.append(Portal(study, tmp_path / name / "data", env=env))
+        return portals[-1]
+
+    yield make
+    for made in portals:
+        if made.process and made.process.poll() is None:
+            made.process.kill()
+            made.process.wait()
 
 
 def rated(client: Client, comment: str = "") -> tuple[str, str]:
@@ -34,10 +47,10 @@ def there(hub, config: str) -> list[dict]:
     return [row for path, c in files.items() if path.startswith(f"{config}/") for row in shards.read(c)]
 
 
-def test_a_stop_signal_sends_what_is_left_and_an_empty_disk_begins_where_it_ended(tmp_path, hub):
+def test_a_stop_signal_sends_what_is_left_and_an_empty_disk_begins_where_it_ended(served, hub):
     receipts = {}
     for number, name in ((signal.SIGTERM, "first"), (signal.SIGINT, "second")):
-        running = served(tmp_path, hub, name).start()  # each on an empty disk of its own
+        running = served(name).start()  # each on an empty disk of its own
         client = Client(running.url, verbose=False)
         for token, receipt in receipts.items():
             assert client.predict(token, RATING, api_name="/rate")["receipt"] == receipt
@@ -59,9 +72,9 @@ def running_env(running: Portal) -> dict[str, str]:
     return os.environ | running.env
 
 
-def test_it_does_not_begin_empty_where_the_hub_cannot_be_read(tmp_path, hub):
+def test_it_does_not_begin_empty_where_the_hub_cannot_be_read(served, hub):
     hub.fail("info", 401, times=None)
-    refused = served(tmp_path, hub)
+    refused = served()
     with pytest.raises(AssertionError, match="did not start"):
         refused.start()
     assert refused.stop() == 2
@@ -69,16 +82,16 @@ def test_it_does_not_begin_empty_where_the_hub_cannot_be_read(tmp_path, hub):
     assert "Traceback" not in refused.output()
 
 
-def test_a_dataset_without_a_token_is_told_at_the_start(tmp_path, hub):
-    refused = served(tmp_path, hub, HF_TOKEN="")
+def test_a_dataset_without_a_token_is_told_at_the_start(served, hub):
+    refused = served(HF_TOKEN="")
     with pytest.raises(AssertionError, match="did not start"):
         refused.start()
     assert refused.stop() == 2
     assert "set HF_TOKEN" in refused.output()
 
 
-def test_a_backlog_beyond_its_bound_is_told_to_raters_and_ends_with_the_outage(tmp_path, hub):
-    running = served(tmp_path, hub, hub_table="every_seconds = 1\nmax_backlog = 7").start()
+def test_a_backlog_beyond_its_bound_is_told_to_raters_and_ends_with_the_outage(served, hub):
+    running = served(hub_table="every_seconds = 1\nmax_backlog = 7").start()
     client = Client(running.url, verbose=False)
     hub.stop()
     open_one = client.predict(CONSENT, api_name="/start")["comparison"]
@@ -104,8 +117,8 @@ def test_a_backlog_beyond_its_bound_is_told_to_raters_and_ends_with_the_outage(t
     assert "Traceback" not in running.output()
 
 
-def test_nothing_of_a_person_or_a_secret_lies_anywhere(tmp_path, hub):
-    running = served(tmp_path, hub, hub_table="every_seconds = 1").start()
+def test_nothing_of_a_person_or_a_secret_lies_anywhere(served, hub):
+    running = served(hub_table="every_seconds = 1").start()
     told = {
         "User-Agent": "TellTale/9.9 (a rare browser)",
         "X-Forwarded-For": "203.0.113.77",
