@@ -13,48 +13,25 @@ lie side by side in one log.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import json
 import secrets
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from extes import __version__
-from extes.errors import Problem
 from extes.study import keys, schema
 from extes.study.chains import Batch, Broken, Check, Event, event_hash
+from extes.study.database import NAME, Database, Exists, StoreError
+from extes.study.queue import Queue, Slip
 
-NAME = "events.sqlite3"
+__all__ = ["NAME", "Exists", "Store", "StoreError"]
 _COLUMNS = "seq, chain, place, schema, id, at, kind, comparison, number, body, hash"
 _PAGE = 1000
-
-
-class StoreError(Problem):
-    """The store cannot be used: the text says why and what to do. Nothing was acknowledged."""
-
-
-class Exists(Exception):
-    """The event would be a second of what there is one of, or come after the end."""
-
-
-@dataclass
-class _Slip:
-    """An event that waits to be written, and what became of it."""
-
-    kind: str
-    text: str
-    comparison: str | None = None
-    number: int | None = None
-    event: Event | None = None
-    error: Exception | None = None
-    done: bool = False
-    turn: threading.Event = field(default_factory=threading.Event)
 
 
 class Store:
@@ -65,117 +42,63 @@ class Store:
 
     def __init__(self, folder: Path, pseudonyms: bool = True) -> None:
         self.folder = folder
-        self._lock, self._reading, self._queueing = threading.Lock(), threading.Lock(), threading.Lock()
-        self._queue: list[_Slip] = []
+        self._database = Database(folder)
+        self._queue = Queue(self._write_all)
         self._chain = ""
         self._key: bytes | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(folder / NAME, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA busy_timeout=10000")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            schema.prepare(self._db)
-            # A connection of its own for reading, so that nobody who looks waits for the disk.
-            self._reader = sqlite3.connect(folder / NAME, check_same_thread=False, isolation_level=None)
-            self._reader.execute("PRAGMA busy_timeout=10000")
-            if pseudonyms:
+        if pseudonyms:
+            try:
                 self._key = self._find_key()
-        except keys.KeyProblem as error:
-            raise StoreError(str(error)) from error
-        except ValueError as error:
-            raise StoreError(f"{folder}: {error}") from error
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{folder}: cannot open the rating store ({error}); EXTES_DATA_DIR names it") from error
+            except (keys.KeyProblem, OSError) as error:
+                raise StoreError(f"{folder}: {error}") from error
 
     def close(self) -> None:
-        with self._lock, self._reading:
-            self._db.close()
-            self._reader.close()
+        self._database.close()
 
     def append(
         self, kind: str, body: dict[str, Any], comparison: str | None = None, number: int | None = None
     ) -> Event:
         """Write one event and return it once it is on disk. Raises :class:`Exists` or :class:`StoreError`.
 
-        Whoever is first in the queue writes for all in it: one transaction, one fsync, each told of its own. Then the
-        next in the queue does. So many at once wait for one or two writes, not for each other's.
+        What is appended at the same moment shares one transaction and one fsync; each is told of its own.
         """
-        slip = _Slip(kind, json.dumps(body, ensure_ascii=False, sort_keys=True), comparison, number)
-        with self._queueing:
-            self._queue.append(slip)
-            first = len(self._queue) == 1
-        if not first:
-            slip.turn.wait()
-        if not slip.done:
-            slips = [slip]
-            try:
-                with self._lock:
-                    with self._queueing:
-                        slips = list(self._queue)
-                    self._write_all(slips)
-            finally:
-                with self._queueing:
-                    del self._queue[: len(slips)]
-                    heirs = [*slips, *self._queue[:1]]
-                for other in heirs:
-                    other.turn.set()
+        slip = Slip(kind, json.dumps(body, ensure_ascii=False, sort_keys=True), comparison, number)
+        self._queue.pass_through(slip)
         if slip.error:
             raise slip.error
         assert slip.event
         return slip.event
 
-    def _write_all(self, slips: list[_Slip]) -> None:
+    def _write_all(self, slips: list[Slip]) -> None:
         chain = self._chain
         try:
-            with self._writing("append"):
+            with self._database.writing() as db:
                 for slip in slips:
-                    self._db.execute("SAVEPOINT slip")
+                    db.execute("SAVEPOINT slip")
                     try:
-                        chain, slip.event = self._next(chain, slip)
+                        chain, slip.event = self._next(db, chain, slip)
                     except sqlite3.IntegrityError:
-                        self._db.execute("ROLLBACK TO slip")
+                        db.execute("ROLLBACK TO slip")
                         slip.error = Exists(slip.kind)
-                    self._db.execute("RELEASE slip")
+                    db.execute("RELEASE slip")
             if any(slip.event for slip in slips):
                 self._chain = chain  # only now: what was rolled back began no chain
         except StoreError as error:
             for slip in slips:
-                slip.error = StoreError(str(error))
+                slip.event, slip.error = None, StoreError(str(error))
         finally:
             for slip in slips:
                 slip.done = True
 
-    def _next(self, chain: str, slip: _Slip) -> tuple[str, Event]:
+    def _next(self, db: sqlite3.Connection, chain: str, slip: Slip) -> tuple[str, Event]:
         """Write the next event of a chain; if there is none yet, its beginning first. Returns both."""
         if chain:
-            place, previous = self._db.execute("SELECT place, hash FROM ends WHERE chain = ?", (chain,)).fetchone()
+            place, previous = db.execute("SELECT place, hash FROM ends WHERE chain = ?", (chain,)).fetchone()
         else:
-            about = {"follows": self._loose_ends(), "code": __version__, "key": self.key_fingerprint}
+            about = {"follows": _loose_ends(db), "code": __version__, "key": self.key_fingerprint}
             chain, place = secrets.token_hex(8), 1
-            previous = self._insert(chain, 1, "", _Slip("chain", json.dumps(about, sort_keys=True))).hash
-        return chain, self._insert(chain, place + 1, previous, slip)
-
-    def _insert(self, chain: str, place: int, previous: str, slip: _Slip) -> Event:
-        id, at = secrets.token_hex(16), _now()
-        event = Event(0, chain, place, schema.VERSION, id, at, slip.kind, slip.comparison, slip.number, slip.text, "")
-        return self._put(replace(event, hash=event_hash(event, previous)), imported=0)
-
-    def _put(self, e: Event, imported: int) -> Event:
-        row = (e.chain, e.place, e.schema, e.id, e.at, e.kind, e.comparison, e.number, e.text, e.hash, imported)
-        marks = ", ".join("?" * len(row))
-        columns = f"{_COLUMNS.removeprefix('seq, ')}, imported"
-        cursor = self._db.execute(f"INSERT INTO events ({columns}) VALUES ({marks})", row)
-        return replace(e, seq=cursor.lastrowid or 0)
-
-    def _loose_ends(self) -> dict[str, tuple[int, str]]:
-        """The ends of the chains that no later chain names as far as they go."""
-        ends = {chain: (place, hash) for chain, place, hash in self._db.execute("SELECT chain, place, hash FROM ends")}
-        for (body,) in self._db.execute("SELECT body FROM events WHERE kind = 'chain'"):
-            for chain, (place, _) in json.loads(body)["follows"].items():
-                if chain in ends and ends[chain][0] <= place:
-                    del ends[chain]
-        return ends
+            previous = _insert(db, chain, 1, "", Slip("chain", json.dumps(about, sort_keys=True))).hash
+        return chain, _insert(db, chain, place + 1, previous, slip)
 
     def take_over(self, events: Iterable[Event], repo: str) -> int:
         """Take events that were written elsewhere and that ``repo`` has, all or none; returns how many were new.
@@ -183,20 +106,18 @@ class Store:
         They come whole, in order, and checked. What is here already is left as it is.
         """
         new = 0
-        with self._lock, self._writing("import"):
-            ends = {chain: place for chain, place in self._db.execute("SELECT chain, place FROM ends")}
+        with self._database.writing() as db:
+            ends = {chain: place for chain, place in db.execute("SELECT chain, place FROM ends")}
             known = dict(ends)
             for event in events:
                 if event.place > ends.get(event.chain, 0):
-                    self._put(event, imported=1)
+                    _put(db, event, imported=1)
                     ends[event.chain] = event.place
                     new += 1
             now = _now()
             for chain, last in ends.items():
                 if (first := known.get(chain, 0) + 1) <= last:
-                    self._db.execute(
-                        "INSERT OR REPLACE INTO deliveries VALUES (?,?,?,?,?)", (repo, chain, first, last, now)
-                    )
+                    db.execute("INSERT OR REPLACE INTO deliveries VALUES (?,?,?,?,?)", (repo, chain, first, last, now))
         return new
 
     def events(
@@ -213,7 +134,7 @@ class Store:
             by = "kind" if len(kinds) == 1 and comparison is None else "+kind"
             query, values = query + f" AND {by} IN ({', '.join('?' * len(kinds))})", [*values, *kinds]
         while True:  # in pages, so that a long log neither fills memory nor holds up a writer
-            rows = self._read(f"{query} ORDER BY seq LIMIT {_PAGE}", [after, *values])
+            rows = self._database.read(f"{query} ORDER BY seq LIMIT {_PAGE}", [after, *values])
             yield from (Event(*row) for row in rows)
             if len(rows) < _PAGE:
                 return
@@ -221,28 +142,28 @@ class Store:
 
     def batch(self, batch: Batch) -> list[Event]:
         query = f"SELECT {_COLUMNS} FROM events WHERE chain = ? AND place BETWEEN ? AND ? ORDER BY place"
-        return [Event(*row) for row in self._read(query, [batch.chain, batch.first, batch.last])]
+        return [Event(*row) for row in self._database.read(query, [batch.chain, batch.first, batch.last])]
 
     def rated(self, receipt_hash: str) -> Event | None:
         """The rating that has a receipt."""
         query = f"""SELECT {_COLUMNS} FROM events
                     WHERE kind = 'rated' AND json_extract(body, '$.receipt_hash') = ? ORDER BY seq LIMIT 1"""
-        rows = self._read(query, [receipt_hash])
+        rows = self._database.read(query, [receipt_hash])
         return Event(*rows[0]) if rows else None
 
     def next_position(self, study: str) -> int:
         """The first position of the assignment that no comparison of the study has."""
         query = "SELECT MAX(number) FROM events WHERE kind = 'opened' AND json_extract(body, '$.study') = ?"
-        last = self._read(query, [study])[0][0]
+        last = self._database.read(query, [study])[0][0]
         return 0 if last is None else int(last) + 1
 
     def ends(self) -> dict[str, int]:
         """The last place of every chain."""
-        return dict(self._read("SELECT chain, place FROM ends", []))
+        return dict(self._database.read("SELECT chain, place FROM ends", []))
 
     def count(self) -> int:
         """Number of events; a row is never removed, so the last one's number tells it."""
-        return int(self._read("SELECT COALESCE(MAX(seq), 0) FROM events", [])[0][0])
+        return int(self._database.read("SELECT COALESCE(MAX(seq), 0) FROM events", [])[0][0])
 
     def verify(self) -> tuple[int, str]:
         """Recompute all chains; returns the number of events and the seal, one hash over all of them.
@@ -275,11 +196,11 @@ class Store:
         open_ = (
             "SELECT chain, first, last FROM deliveries WHERE repo = ? AND acknowledged IS NULL ORDER BY chain, first"
         )
-        with self._lock, self._writing("delivery"):
-            if waiting := self._db.execute(open_, (repo,)).fetchall():
+        with self._database.writing() as db:
+            if waiting := db.execute(open_, (repo,)).fetchall():
                 return [Batch(*row) for row in waiting]
             # In the order in which they came: no chain is ever ahead of one that it follows.
-            waiting = self._db.execute(
+            waiting = db.execute(
                 """SELECT seq, chain, done, last FROM (SELECT chain, place AS last, COALESCE(
                        (SELECT last FROM deliveries d WHERE d.repo = ? AND d.chain = ends.chain
                         ORDER BY first DESC LIMIT 1), 0) AS done FROM ends WHERE last > done)
@@ -292,25 +213,25 @@ class Store:
                     batches.append(Batch(chain, done + 1, min(last, done + limit)))
                     limit -= batches[-1].last - done
             for b in batches:
-                self._db.execute("INSERT INTO deliveries VALUES (?,?,?,?,NULL)", (repo, b.chain, b.first, b.last))
+                db.execute("INSERT INTO deliveries VALUES (?,?,?,?,NULL)", (repo, b.chain, b.first, b.last))
             return batches
 
     def acknowledge(self, repo: str, batches: Iterable[Batch]) -> None:
-        with self._lock, self._writing("delivery"):
+        with self._database.writing() as db:
             for b in batches:
-                self._db.execute(
+                db.execute(
                     "UPDATE deliveries SET acknowledged = ? WHERE repo = ? AND chain = ? AND first = ?",
                     (_now(), repo, b.chain, b.first),
                 )
 
     def delivered(self, repo: str) -> list[Batch]:
         query = "SELECT chain, first, last FROM deliveries WHERE repo = ? AND acknowledged IS NOT NULL"
-        return [Batch(*row) for row in self._read(f"{query} ORDER BY chain, first", [repo])]
+        return [Batch(*row) for row in self._database.read(f"{query} ORDER BY chain, first", [repo])]
 
     def backlog(self, repo: str) -> int:
         """Number of events that ``repo`` has not acknowledged."""
         query = "SELECT COALESCE(SUM(last - first + 1), 0) FROM deliveries WHERE repo = ? AND acknowledged IS NOT NULL"
-        return self.count() - int(self._read(query, [repo])[0][0])
+        return self.count() - int(self._database.read(query, [repo])[0][0])
 
     # Pseudonyms.
 
@@ -348,7 +269,7 @@ class Store:
         if (key := keys.kept(self.folder)) and keys.fingerprint(key) in destroyed:
             keys.destroy(self.folder)  # it was interrupted between the event and the deed
             key = None
-        written_here = self._read("SELECT EXISTS (SELECT 1 FROM events WHERE imported = 0)", [])[0][0]
+        written_here = self._database.read("SELECT EXISTS (SELECT 1 FROM events WHERE imported = 0)", [])[0][0]
         if key is None and written_here and not destroyed:
             path = self.folder / keys.NAME
             raise StoreError(
@@ -356,32 +277,30 @@ class Store:
             )
         return key or keys.make(self.folder)
 
-    # The two ways into the database.
-
-    @contextlib.contextmanager
-    def _writing(self, kind: str) -> Iterator[None]:
-        """One transaction, on disk when the block has ended; nothing of it where the block fails. Holds the lock."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.IntegrityError as error:
-            raise Exists(kind) from error
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.folder}: could not be written ({error})") from error
-
-    def _read(self, query: str, values: list[Any]) -> list[Any]:
-        with self._reading:
-            try:
-                return self._reader.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise StoreError(f"{self.folder}: could not be read ({error})") from error
-
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _insert(db: sqlite3.Connection, chain: str, place: int, previous: str, slip: Slip) -> Event:
+    id, at = secrets.token_hex(16), _now()
+    event = Event(0, chain, place, schema.VERSION, id, at, slip.kind, slip.comparison, slip.number, slip.text, "")
+    return _put(db, replace(event, hash=event_hash(event, previous)), imported=0)
+
+
+def _put(db: sqlite3.Connection, e: Event, imported: int) -> Event:
+    row = (e.chain, e.place, e.schema, e.id, e.at, e.kind, e.comparison, e.number, e.text, e.hash, imported)
+    marks = ", ".join("?" * len(row))
+    columns = f"{_COLUMNS.removeprefix('seq, ')}, imported"
+    cursor = db.execute(f"INSERT INTO events ({columns}) VALUES ({marks})", row)
+    return replace(e, seq=cursor.lastrowid or 0)
+
+
+def _loose_ends(db: sqlite3.Connection) -> dict[str, tuple[int, str]]:
+    """The ends of the chains that no later chain names as far as they go."""
+    ends = {chain: (place, hash) for chain, place, hash in db.execute("SELECT chain, place, hash FROM ends")}
+    for (body,) in db.execute("SELECT body FROM events WHERE kind = 'chain'"):
+        for chain, (place, _) in json.loads(body)["follows"].items():
+            if chain in ends and ends[chain][0] <= place:
+                del ends[chain]
+    return ends

@@ -57,7 +57,7 @@ def test_an_empty_or_cut_key_is_not_used(tmp_path):
 def test_a_damaged_database_is_told_by_verify(store, tmp_path):
     for n in range(200):
         store.append("opened", {"text": "x" * 500}, f"c{n}")
-    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     path = tmp_path / "data" / "events.sqlite3"
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2 : len(raw) // 2 + 20_000] = b"\xff" * 20_000
@@ -122,11 +122,11 @@ def test_ratings_without_their_key_are_not_opened(tmp_path):
 
 def test_a_full_disk_is_an_error_and_not_a_rating(store):
     store.append("opened", {"n": 1}, "c1")
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    pages = store._database.connection.execute("PRAGMA page_count").fetchone()[0]
+    store._database.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="full"):
         store.append("rated", {"text": "x" * 100_000}, "c1")
-    store._db.execute("PRAGMA max_page_count = 1000000")
+    store._database.connection.execute("PRAGMA max_page_count = 1000000")
     assert list(store.events(kind="rated")) == []
     store.append("rated", {}, "c1")
     assert store.verify()[0] == 3
