@@ -70,24 +70,28 @@ class Store:
         return slip.event
 
     def _write_all(self, slips: list[Slip]) -> None:
+        """Write them in one transaction. None is acknowledged unless all that could be written are on disk."""
         chain = self._chain
+        failure: Exception = StoreError(f"{self.folder}: the writing was interrupted")
+        on_disk = False
         try:
             with self._database.writing() as db:
                 for slip in slips:
                     db.execute("SAVEPOINT slip")
                     try:
                         chain, slip.event = self._next(db, chain, slip)
-                    except sqlite3.IntegrityError:
+                    except (sqlite3.IntegrityError, ValueError) as error:  # its own fault, not the disk's
                         db.execute("ROLLBACK TO slip")
-                        slip.error = Exists(slip.kind)
+                        slip.error = Exists(slip.kind) if isinstance(error, sqlite3.IntegrityError) else error
                     db.execute("RELEASE slip")
-            if any(slip.event for slip in slips):
-                self._chain = chain  # only now: what was rolled back began no chain
+            on_disk = True
+            self._chain = chain if any(slip.event for slip in slips) else self._chain
         except StoreError as error:
-            for slip in slips:
-                slip.event, slip.error = None, StoreError(str(error))
+            failure = error
         finally:
             for slip in slips:
+                if not on_disk:
+                    slip.event, slip.error = None, StoreError(str(failure))
                 slip.done = True
 
     def _next(self, db: sqlite3.Connection, chain: str, slip: Slip) -> tuple[str, Event]:

@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from extes.study import store as store_module
 from extes.study.store import Exists, Store, StoreError
 
 
@@ -186,3 +187,47 @@ def test_of_many_that_write_at_once_each_is_told_of_its_own(store):
     kept = {e.body["n"] for e in store.events(kind="rated")}
     assert {n for n, told in outcomes.items() if told == n} == kept and len(kept) == 10 and len(outcomes) == 60
     assert store.verify()[0] == 11
+
+
+@pytest.mark.parametrize("break_at", ["COMMIT", "insert", "interrupt"])
+def test_nobody_who_shared_a_failed_write_is_acknowledged(tmp_path, monkeypatch, break_at):
+    store = Store(tmp_path)
+    store.append("opened", {}, "c0")
+    broken = threading.Event()
+    insert = store_module._insert
+
+    def fail(db, *given):
+        event = insert(db, *given)
+        if not broken.is_set() and event.comparison == "c7":
+            broken.set()
+            if break_at == "COMMIT":
+                db.execute("ROLLBACK")  # the transaction is gone, and the commit fails
+            elif break_at == "insert":
+                raise sqlite3.OperationalError("disk I/O error")
+            else:
+                raise KeyboardInterrupt
+        return event
+
+    monkeypatch.setattr(store_module, "_insert", fail)
+    told = {}
+
+    def write(n):
+        try:
+            told[f"c{n}"] = store.append("opened", {}, f"c{n}").hash
+        except (StoreError, KeyboardInterrupt):
+            told[f"c{n}"] = None
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(1, 40)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    kept = {e.comparison: e.hash for e in Store(tmp_path).events(kind="opened")}
+    assert broken.is_set() and None in told.values() and len(told) == 39
+    assert {c: h for c, h in told.items() if h} == {c: h for c, h in kept.items() if c != "c0"}
+    assert store.verify()[0] == store.count()
+
+
+def test_what_no_file_can_hold_is_its_own_writers_error(store):
+    with pytest.raises(ValueError):
+        store.append("opened", {"text": "\ud800"}, "c1")
+    store.append("opened", {}, "c1")
+    assert store.verify()[0] == 2
