@@ -55,8 +55,9 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
+from tests.hub.answers import Answer, Call, Refused, User, said
 from tests.hub.faults import Fault, Faults, Request
-from tests.hub.protocol import Answer, Call, Protocol, Refused, User, said
+from tests.hub.protocol import Protocol
 from tests.hub.state import Repo, State
 
 __all__ = ["TOKEN", "Hub", "Request", "User"]

@@ -204,6 +204,12 @@ def test_missing_things_are_told_apart(api: HfApi, hub: Hub, tmp_path: Path) -> 
         api.create_commit("extes/tried", [CommitOperationDelete("none.txt")], commit_message="no")
 
 
+def test_information_can_be_asked_for_in_part(api: HfApi) -> None:
+    part = api.model_info("extes/tried", expand=["private"])
+    assert part.private is False and part.sha is None and part.siblings is None
+    assert api.model_info("extes/tried").siblings
+
+
 def test_a_card_with_broken_metadata_is_refused(api: HfApi) -> None:
     with pytest.raises(ValueError, match="Invalid metadata"):
         api.create_commit("extes/tried", [add("README.md", b"---\na: [\n---\n")], commit_message="no")
