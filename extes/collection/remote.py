@@ -84,8 +84,13 @@ class Dataset:
             if self.public and self.has("events/first.parquet"):
                 raise Unfit(f"{self.repo} holds complete ratings; redacted ones need a dataset of their own")
             return False
-        with self._told("created"):
-            self._api.create_repo(self.repo, repo_type="dataset", private=not self.public)
+        try:
+            with self._told("created"):
+                self._api.create_repo(self.repo, repo_type="dataset", private=not self.public)
+        except Unreachable as error:
+            if error.http == 409:
+                raise Unreachable(f"{self.repo} is there, but HF_TOKEN may not see it", 409) from error
+            raise
         return True
 
     def has(self, path: str) -> bool:

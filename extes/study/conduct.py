@@ -1,61 +1,34 @@
 """Conducting a study: opens, carries on and closes comparisons.
 
 Joins the study, the store and the arms. Every rule that protects raters or results is kept here and in the store, not
-in the page: a page, a script and a forged request go through the same three calls. Knows nothing of gradio.
-
-Both replies are awaited in full before a word of either is released, and are then released on one clock: how fast an
-arm is never shows. One reply that fails makes the whole comparison void.
+in the page: a page, a script and a forged request go through the same calls. Knows nothing of gradio, nor of how two
+replies come about (``answering``); one that fails makes the whole comparison void.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
-import json
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from extes import __version__, taxonomy
-from extes.arms.arm import Arm, ArmError
+from extes.arms.arm import Arm
 from extes.safety.crisis import Screen, screen
 from extes.study import forms, receipts
-from extes.study.assignment import SIDES, Side, assign
+from extes.study.answering import Failed, both, release
+from extes.study.assignment import assign
 from extes.study.comparison import Comparison, fold
 from extes.study.config import Study
 from extes.study.forms import Refused
 from extes.study.health import Bounds, Health
 from extes.study.store import Exists, Store, StoreError
-from extes.study.tidy import tidy
 from extes.texts import texts
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A reply and what it rests on. ``messages_left_out`` did not fit into the arm's context."""
-
-    text: str
-    revision: str
-    prompt_hash: str
-    messages_left_out: int
-    seed: int
-    tokens: int
-    seconds: float
-    finish: str | None
-
-
-class Failed(Exception):
-    """An exchange that cannot be completed. ``reason`` is a key of the texts' ``stopped``."""
-
-    def __init__(self, reason: str, side: Side | None, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.side, self.detail = reason, side, detail
 
 
 class Conduct:
@@ -177,7 +150,7 @@ class Conduct:
             await self.until_ready(self.arms.values())
             number = len(comparison.exchanges) + 1
             try:
-                replies = await self._both(comparison, text, number)
+                replies = await both(self.study, self.arms, self._screen, comparison, text, number)
             except Failed as failure:
                 log.warning("comparison %s is void: %s", comparison.id, failure.detail)
                 await self._void(comparison, failure.reason, {"side": failure.side, "detail": failure.detail})
@@ -195,7 +168,7 @@ class Conduct:
         finally:
             self._answering.discard(comparison.id)
         concern = {"concern": True} if level == "concern" else {}
-        async for frame in self._release(replies):
+        async for frame in release(replies, self.study.generation.words_per_second):
             yield frame | concern
 
     async def rate(self, token: Any, rating: Any) -> dict[str, Any]:
@@ -262,64 +235,6 @@ class Conduct:
         if known.opened["study"] != self.study.hash:
             raise Refused("The study has changed since this comparison began. Please start a new one.")
         return known
-
-    async def _both(self, comparison: Comparison, text: str, number: int) -> dict[Side, Reply]:
-        """Both replies, or :class:`Failed`. The sides run at once and share one deadline."""
-        tasks = {side: asyncio.create_task(self._reply(comparison, side, text, number)) for side in SIDES}
-        try:
-            async with asyncio.timeout(self.study.generation.deadline_seconds):
-                await asyncio.gather(*tasks.values())
-        except TimeoutError as error:
-            late = [side for side in SIDES if not tasks[side].done() or tasks[side].cancelled()]
-            raise Failed("deadline", late[0] if len(late) == 1 else None, f"no reply from {late} in time") from error
-        finally:
-            for task in tasks.values():
-                task.cancel()
-        return {side: tasks[side].result() for side in SIDES}
-
-    async def _reply(self, comparison: Comparison, side: Side, text: str, number: int) -> Reply:
-        arm = self.arms[comparison.sides[side]]
-        digest = hashlib.sha256(f"{self.study.generation.seed}/{comparison.id}/{number}/{arm.name}".encode()).digest()
-        seed = int.from_bytes(digest[:6], "big")
-        messages = [*comparison.history(side), {"role": "user", "content": text}]
-        prompt = json.dumps([self.study.arm(arm.name).system_prompt, messages], ensure_ascii=False)
-        parts, tokens, left_out, finish, began = [], 0, 0, None, time.monotonic()
-        try:
-            async for piece in arm.reply(messages, self.study.generation.max_new_tokens, seed):
-                parts.append(piece.text)
-                tokens += piece.tokens
-                left_out = max(left_out, piece.left_out)
-                finish = piece.finish or finish
-        except Exception as error:  # whatever an arm raises is that arm's failure, and both sides' end
-            detail = str(error) if isinstance(error, ArmError) else f"arm {arm.name}: {type(error).__name__}: {error}"
-            raise Failed("arm_failed", side, detail) from error
-        said = tidy("".join(parts), finish)
-        if not said:
-            raise Failed("arm_failed", side, f"arm {arm.name} said nothing")
-        if self._screen.harmful(said):
-            raise Failed("unsafe_reply", side, f"arm {arm.name} said something harmful")
-        return Reply(
-            text=said,
-            revision=arm.revision,
-            prompt_hash=hashlib.sha256(prompt.encode()).hexdigest()[:16],
-            messages_left_out=left_out,
-            seed=seed,
-            tokens=tokens,
-            seconds=round(time.monotonic() - began, 3),
-            finish=finish,
-        )
-
-    async def _release(self, replies: dict[Side, Reply]) -> AsyncIterator[dict[str, Any]]:
-        """Frames of both replies, one word of each a beat."""
-        pace = self.study.generation.words_per_second
-        if pace:
-            words = {side: replies[side].text.split(" ") for side in SIDES}
-            for n in itertools.count(1):
-                if all(n >= len(words[side]) for side in SIDES):
-                    break
-                yield {side: " ".join(words[side][:n]) for side in SIDES} | {"finished": False}
-                await asyncio.sleep(1 / pace)
-        yield {side: replies[side].text for side in SIDES} | {"finished": True}
 
     async def _void(self, comparison: Comparison, reason: str, more: dict[str, Any]) -> None:
         try:
