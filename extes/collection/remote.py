@@ -6,6 +6,7 @@ go wrong on the way is an :class:`Unreachable` that says what it means and how l
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,7 @@ class Dataset:
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         disable_progress_bars()  # they would be written into the portal's log
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of its retries and skips: what stands, we tell
         return HfApi(token=self.token, library_name="extes")
 
     def create(self) -> bool:
