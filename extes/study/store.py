@@ -205,10 +205,11 @@ class Store:
                 return [Batch(*row) for row in waiting]
             # In the order in which they came: no chain is ever ahead of one that it follows.
             waiting = db.execute(
-                """SELECT seq, chain, done, last FROM (SELECT chain, place AS last, COALESCE(
+                """WITH unsent AS (SELECT chain, place AS last, COALESCE(
                        (SELECT last FROM deliveries d WHERE d.repo = ? AND d.chain = ends.chain
-                        ORDER BY first DESC LIMIT 1), 0) AS done FROM ends WHERE last > done)
-                   JOIN events USING (chain) WHERE place = done + 1 ORDER BY seq""",
+                        ORDER BY first DESC LIMIT 1), 0) AS done FROM ends)
+                   SELECT (SELECT seq FROM events e WHERE e.chain = unsent.chain AND e.place = unsent.done + 1) AS seq,
+                       chain, done, last FROM unsent WHERE last > done ORDER BY seq""",
                 (repo,),
             ).fetchall()
             batches: list[Batch] = []

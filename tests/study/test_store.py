@@ -231,3 +231,25 @@ def test_what_no_file_can_hold_is_its_own_writers_error(store):
         store.append("opened", {"text": "\ud800"}, "c1")
     store.append("opened", {}, "c1")
     assert store.verify()[0] == 2
+
+
+def test_no_question_that_a_rater_or_a_sync_asks_scans_the_whole_log(store):
+    """A log grows for months; what is asked again and again must be found by an index."""
+    asked = []
+    for connection in (store._database.connection, store._database._reader):
+        connection.set_trace_callback(asked.append)
+    store.append("opened", {"study": "s"}, "c1", store.next_position("s"))
+    list(store.events(comparison="c1"))
+    list(store.events(kind="study"))
+    store.rated("0" * 64)
+    store.backlog("owner/name")
+    batches = store.undelivered("owner/name", 10)
+    store.batch(batches[0])
+    store.acknowledge("owner/name", batches)
+    plans = [
+        (query, step[3])
+        for query in asked
+        if query.lstrip().startswith(("SELECT", "UPDATE"))
+        for step in store._database.connection.execute(f"EXPLAIN QUERY PLAN {query}")
+    ]
+    assert plans and [plan for plan in plans if plan[1].startswith("SCAN events") and "INDEX" not in plan[1]] == []
