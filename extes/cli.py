@@ -13,6 +13,7 @@ from extes import __version__
 from extes.collection import commands as ratings
 from extes.errors import Problem
 from extes.generation import commands as generation
+from extes.hub import commands as hub
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     _dialogues(commands)
     generation.add_commands(commands)
     ratings.add_commands(commands)
+    hub.add_commands(commands)
     return top
 
 

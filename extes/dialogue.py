@@ -38,11 +38,13 @@ class DialogueError(Problem):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message. ``strategy`` is an official strategy name, or ``None`` where none is labelled."""
+    """One message. ``strategy`` is an official strategy name, or ``None`` where none is labelled. A supporter turn with
+    ``train`` false is context for a model that is tuned, never what it learns to say."""
 
     speaker: Speaker
     text: str
     strategy: str | None = None
+    train: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class Report:
 
 def to_json(dialogue: Dialogue) -> dict[str, Any]:
     turns = [
-        {"speaker": t.speaker, "text": t.text} | ({"strategy": t.strategy} if t.strategy else {})
+        {"speaker": t.speaker, "text": t.text}
+        | ({"strategy": t.strategy} if t.strategy else {})
+        | ({} if t.train else {"train": False})
         for t in dialogue.turns
     ]
     return {
@@ -147,7 +151,7 @@ def _turn(item: Any) -> Turn:
         raise DialogueError("empty_text", "a turn has text")
     if strategy is not None and not (isinstance(strategy, str) and strategy in taxonomy.STRATEGY):
         raise DialogueError("unknown_strategy", f"{strategy!r} is not one of the 16 strategies")
-    return Turn(item["speaker"], text, strategy)
+    return Turn(item["speaker"], text, strategy, item.get("train") is not False)
 
 
 def read_text(path: Path) -> tuple[str, bool]:

@@ -46,7 +46,7 @@ def read_extes_json(path: Path) -> tuple[list[Dialogue], Report]:
                 repairs.append("lone_surrogate")
             elif damaged and "\ufffd" in json.dumps(item, ensure_ascii=False):
                 repairs.append("invalid_utf8")
-            dialogue = _dialogue(mended, repairs)
+            dialogue = dialogue_of(mended, repairs)
         except DialogueError as error:
             report.reject(where, error.code)
             continue
@@ -103,7 +103,7 @@ def _items(text: str, report: Report, path: Path) -> Iterator[tuple[str, Any]]:
         index += 1
 
 
-def _dialogue(item: Any, repairs: list[str]) -> Dialogue:
+def dialogue_of(item: Any, repairs: list[str]) -> Dialogue:
     if not isinstance(item, dict):
         raise DialogueError("not_an_object", "an item is a JSON object")
     content = item.get("content")
@@ -112,7 +112,7 @@ def _dialogue(item: Any, repairs: list[str]) -> Dialogue:
     extra = {k: v for k, v in item.items() if k not in _TOP_LEVEL}
     if extra:
         repairs.append("extra_top_level_key")
-    turns = _joined([turn for entry in content for turn in _turns(entry, repairs)], repairs)
+    turns = joined([turn for entry in content for turn in _turns(entry, repairs)], repairs)
     speakers = {t.speaker for t in turns}
     for speaker in ("seeker", "supporter"):
         if speaker not in speakers:
@@ -222,12 +222,13 @@ def _strategy(label: Any, repairs: list[str]) -> str | None:
     return strategy
 
 
-def _joined(turns: list[Turn], repairs: list[str]) -> list[Turn]:
+def joined(turns: list[Turn], repairs: list[str]) -> list[Turn]:
     """Consecutive turns of one speaker become one; the first strategy among them is kept."""
-    joined: list[Turn] = []
+    said: list[Turn] = []
     for speaker, run in itertools.groupby(turns, key=lambda turn: turn.speaker):
         together = list(run)
         strategy = next((turn.strategy for turn in together if turn.strategy), None)
-        joined.append(Turn(speaker, " ".join(turn.text for turn in together), strategy))
+        train = all(turn.train for turn in together)
+        said.append(Turn(speaker, " ".join(turn.text for turn in together), strategy, train))
         repairs += ["consecutive_turns_joined"] * (len(together) - 1)
-    return joined
+    return said

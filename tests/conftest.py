@@ -159,6 +159,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
         }.items():
             monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", running.url)  # what module-level functions use
+        if transformers_hub := sys.modules.get("transformers.utils.hub"):
+            monkeypatch.setattr(transformers_hub, "_hf_api", None)  # it remembers the endpoint of its first use
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", running.url)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")

@@ -20,11 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from extes.arms.arm import Sampling
 from extes.arms.local import Engine, LocalArm
 from extes.study.tidy import tidy
-from training import corpora
-from training.data import from_seed, seed_split, windows
-from training.perplexity import perplexity
+from training import corpora, sources
+from training.data import DataConfig, Maker, prepare
+from training.perplexity import score
+from training.split import Candidate
 
 OPENINGS = 20
+ED = "empathetic-dialogues"
 SEED = 1
 MAX_NEW_TOKENS = 72
 SAMPLING = Sampling(0.4, 0.9, no_repeat_ngram_size=4)
@@ -101,29 +103,32 @@ def main() -> None:
     arms = {n: LocalArm(n, engine, a, SAMPLING) for n, a in (("base", ""), ("tuned", "tuned"))}
 
     # Held-out perplexity, both arms, from the weights as shipped
-    tokenizer, model = engine.tokenizer, engine.model
-    seeds_away = [from_seed(d) for d in seed_split(lora["config"]["held_out_seeds"])[1]]
+    model = engine.model
+    config = DataConfig(
+        train=("seeds", f"esconv:{corpora.path(args.corpora, 'esconv-part')}"),
+        max_length=lora["recipe"]["data"]["max_length"],
+    )
+    prepared = prepare(config, engine.tokenizer)
+    away = {example.id.partition("#")[0] for example in prepared.held_out["seeds"]}
+    # What pre-training held out of EmpatheticDialogues, by its own rule
+    maker = Maker(config, engine.tokenizer)
+    told = [Candidate("", d) for d in sources.read(f"esconv:{corpora.path(args.corpora, ED)}").dialogues]
+    told = [c for c in told if corpora.falls_out(c.key, corpora.HELD_OUT_PER_MILLE)]
     held = {
-        "EmpatheticDialogues": [d for d in corpora.read(args.corpora, "empathetic-dialogues") if corpora.held_out(d)],
-        "ESConv": [d for d in corpora.read(args.corpora, "esconv-part") if corpora.held_out(d)],
-        "seeds": seeds_away,
+        "EmpatheticDialogues": [e for c in told for e in maker.examples(c)[0]],
+        "ESConv": prepared.held_out["esconv-part"],
+        "seeds": prepared.held_out["seeds"],
     }
-
-    def length(messages: list[dict[str, str]]) -> int:
-        return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
-
     table: list[dict[str, Any]] = []
-    for name, dialogues in held.items():
-        cut = [w for d in dialogues for w in windows(d, length, lora["config"]["max_length"])[0]]
+    for name, examples in held.items():
         with model.disable_adapter():
-            base = perplexity(model, tokenizer, cut)
-        table.append(
-            {"data": name, "dialogues": len(dialogues), "base": base, "tuned": perplexity(model, tokenizer, cut)}
-        )
+            base = score(model, examples)
+        dialogues = len({e.id.partition("#")[0] for e in examples})
+        table.append({"data": name, "dialogues": dialogues, "base": base, "tuned": score(model, examples)})
         print(table[-1], flush=True)
     rows = "\n".join(
-        f"| {r['data']} ({r['dialogues']} dialogues, {r['base']['tokens']:,} tokens) "
-        f"| {r['base']['perplexity']:.2f} | {r['tuned']['perplexity']:.2f} |"
+        f"| {r['data']} ({r['dialogues']} dialogues, {r['base'].tokens:,} tokens) "
+        f"| {r['base'].per_token:.2f} | {r['tuned'].per_token:.2f} |"
         for r in table
     )
     scores = f"""## Held-out perplexity
@@ -137,9 +142,10 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
 
     # Twenty openings that neither model has seen: of each held-out seed, the first message of five words or more
     openings = [
-        next(text for role, text in d.turns if role == "user" and len(text.split()) >= OPENING_WORDS)
-        for d in seeds_away[:OPENINGS]
-    ]
+        next(t.text for t in d.turns if t.speaker == "seeker" and len(t.text.split()) >= OPENING_WORDS)
+        for d in sources.read("seeds").dialogues
+        if d.id in away
+    ][:OPENINGS]
 
     def answered(messages: Sequence[str]) -> str:
         lines = []
@@ -178,15 +184,15 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
         + common,
         encoding="utf-8",
     )
-    config = lora["config"]
+    recipe = lora["recipe"]
     (lora_dir / "README.md").write_text(
         HEAD.format(
             library="peft",
             base="base_model: starter-base\n",
             title="ExTES Portal starter: tuned for emotional support",
-            what=f"A LoRA adapter (r = {config['lora']['r']}, every linear layer) on the starter base, tuned for "
-            f"{config['epochs']} epochs on ESConv (the part at hand) and this project's seeds; "
-            f"{lora['windows']} windows of up to {config['max_length']} tokens, loss on supporter tokens only.\n\n"
+            what=f"A LoRA adapter (r = {recipe['adapter']['r']}, every linear layer) on the starter base, tuned for "
+            f"{lora['steps']} steps of {recipe['batch']} rows on ESConv (the part at hand) and this project's seeds; "
+            f"{lora['rows']} rows of up to {recipe['data']['max_length']} tokens, loss on supporter tokens only.\n\n"
             + again,
         )
         + "\n"

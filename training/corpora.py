@@ -107,8 +107,13 @@ def split_key(dialogue: Exchanged) -> str:
 
 
 def held_out(dialogue: Exchanged) -> bool:
-    digest = hashlib.sha256(split_key(dialogue).encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 1000 < HELD_OUT_PER_MILLE
+    return falls_out(split_key(dialogue), HELD_OUT_PER_MILLE)
+
+
+def falls_out(key: str, per_mille: int) -> bool:
+    """Whether a key is among the ``per_mille`` of all keys that are kept away; the same in every run."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 1000 < per_mille
 
 
 def file_hash(path: Path) -> str:

@@ -58,6 +58,7 @@ class Engine:
         self._loading = threading.Lock()
         self.model: Any = None
         self.tokenizer: Any = None
+        self._own_tokenizers: dict[str, Any] = {}
 
     def load(self) -> None:
         with self._loading:
@@ -66,6 +67,7 @@ class Engine:
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
             from transformers.utils import logging
+            from transformers.utils.hub import cached_file
 
             if Path(self.base).is_dir():  # read in a moment; a bar is for downloads
                 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -89,6 +91,9 @@ class Engine:
                     else:
                         model = PeftModel.from_pretrained(model, path, adapter_name=name)
                     self.revisions[name] = f"{self.revisions['']}+{_revision(path, None)}"
+                    # A tuned model is asked with the template it was tuned with, and stops where that ends a turn.
+                    if cached_file(path, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False):
+                        self._own_tokenizers[name] = AutoTokenizer.from_pretrained(path)
             except Exception as error:  # a broken file raises whatever its reader raises
                 raise ArmError(f"cannot load {self.base}: {type(error).__name__}: {error}") from error
             self.model = model.to(device).eval()
@@ -127,8 +132,8 @@ class Engine:
         from transformers import DynamicCache
         from transformers.generation import logits_process as lp
 
-        model, tokenizer = self.model, self.tokenizer
-        ids, left_out = self._prompt(messages, max_new_tokens)
+        model, tokenizer = self.model, self._own_tokenizers.get(adapter, self.tokenizer)
+        ids, left_out = self._prompt(tokenizer, messages, max_new_tokens)
         ends = model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         shapers: list[Any] = []
@@ -165,12 +170,12 @@ class Engine:
             feed = torch.tensor([[token]], device=model.device)
         yield Piece("", finish="length", left_out=left_out)
 
-    def _prompt(self, messages: Messages, max_new_tokens: int) -> tuple[Any, int]:
+    def _prompt(self, tokenizer: Any, messages: Messages, max_new_tokens: int) -> tuple[Any, int]:
         """Token ids, shape ``(1, n)``, and the number of messages left out: the oldest, where they do not fit."""
         room = max(1, int(self.model.config.max_position_embeddings) - max_new_tokens)
         kept = list(messages)
         while True:
-            ids = self.tokenizer.apply_chat_template(
+            ids = tokenizer.apply_chat_template(
                 kept, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             )["input_ids"]
             if ids.shape[1] <= room:

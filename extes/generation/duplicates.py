@@ -77,14 +77,17 @@ class Duplicates:
 
     def nearest(self, sketch: Sketch) -> Neighbour | None:
         """The closest text of the index if it is at or above the bound."""
+        return max(self.near(sketch), key=lambda n: (n.jaccard, n.id), default=None)
+
+    def near(self, sketch: Sketch) -> list[Neighbour]:
+        """Every text of the index at or above the bound."""
         proposed = ((id, self._sketches[id]) for id in self._lsh.query(sketch.minhash))
-        found = [
+        found = (
             Neighbour(id, jaccard(sketch.shingles, other.shingles))
             for id, other in proposed
             if sketch.minhash.jaccard(other.minhash) >= PLAUSIBLE * self._bound
-        ]
-        best = max(found, key=lambda n: (n.jaccard, n.id), default=None)
-        return best if best and best.jaccard >= self._bound else None
+        )
+        return [neighbour for neighbour in found if neighbour.jaccard >= self._bound]
 
     def add(self, id: str, sketch: Sketch) -> None:
         self._lsh.insert(id, sketch.minhash, check_duplication=False)

@@ -1,15 +1,21 @@
 """Local arms with the starter's real weights."""
 
 import asyncio
+import copy
 import time
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from extes.arms.arm import ArmError, Sampling
 from extes.arms.local import Engine, LocalArm
 from extes.study.config import load
 from extes.study.roster import build
 from tests.conftest import ROOT
+from tests.training.families import byte_level
+from training.template import choose
 
 HELLO = [{"role": "user", "content": "My dog died yesterday and I can't stop crying."}]
 
@@ -97,6 +103,39 @@ def test_a_reply_that_nobody_waits_for_ends(arms):
 def test_a_conversation_longer_than_the_context_loses_its_oldest_exchanges(arms):
     long = [{"role": r, "content": "one two three four five " * 20} for _ in range(40) for r in ("user", "assistant")]
     assert reply(arms["tuned"], messages=[*long, *HELLO])
+
+
+def test_a_tuned_arm_is_asked_with_the_template_it_was_tuned_with(tmp_path):
+    """The base has another template, and another token at the end of a turn."""
+    torch.manual_seed(0)
+    tokenizer = copy.deepcopy(byte_level("llama3"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
+    tokenizer.chat_template, tokenizer.eos_token = choose(tokenizer, "llama3")[1], "<|eot_id|>"
+    tokenizer.save_pretrained(tmp_path / "adapter")
+
+    engine = Engine(str(tmp_path / "base"), {"tuned": str(tmp_path / "adapter")})
+    engine.load()
+    asked = []
+    engine.model.register_forward_pre_hook(lambda _, args, kwargs: asked.append(kwargs["input_ids"]), with_kwargs=True)
+    for adapter in ("", "tuned"):
+        reply(LocalArm("x", engine, adapter, Sampling(temperature=0)), cap=1)
+    assert tokenizer.decode(asked[0][0]) == HELLO[0]["content"]
+    assert tokenizer.decode(asked[1][0]).endswith("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+
+    with torch.no_grad():  # a model that says nothing but the end of a turn
+        engine.model.get_output_embeddings().weight.zero_()
+        engine.model.get_output_embeddings().weight[tokenizer.eos_token_id] = (
+            100 * engine.model.get_base_model().model.norm.weight
+        )
+        engine.model.get_base_model().model.embed_tokens.weight.fill_(1.0)
+    assert reply(LocalArm("x", engine, "tuned", Sampling(temperature=0)), cap=5) == ""
 
 
 def test_a_context_too_short_for_the_studys_replies_stops_the_start():

@@ -16,8 +16,11 @@ python training/pretrain.py --corpora "$corpora" --output "$runs/base" --init "$
     --loss replies --mixture empathetic-dialogues:2,counsel-chat:1
 
 # 3. The adapter: ESConv and the seeds.
-python training/finetune.py --config training/recipes/lora.toml --corpora "$corpora" --output "$runs/lora" \
-    --set base="$runs/base/model" --set base_name=models/starter-base
+#    A small model bears ten times the learning rate of the recipe, which is meant for billions of parameters.
+python training/finetune.py --config training/recipes/lora.toml --output "$runs/lora" \
+    --set base="$runs/base/model" --set base_name=models/starter-base --set licence=cc-by-nc-4.0 \
+    --set "data.train=[\"seeds\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
+    --set learning_rate=2e-3 --set schedule=linear --set warmup_steps=40 --set epochs=4 --set batch=8
 
 # 4. What ships: weights, run records, model cards.
 rm -rf models/starter-base models/starter-lora
@@ -29,5 +32,5 @@ for stage in base-1 base; do
     cp "$runs/$stage/run.json" "models/starter-base/run/$stage.json"
     cp "$runs/$stage/log.jsonl" "models/starter-base/run/$stage.log.jsonl"
 done
-cp "$runs/lora/run.json" "$runs/lora/log.jsonl" models/starter-lora/run/
+cp "$runs"/lora/{run.json,metrics.json,log.jsonl} models/starter-lora/run/
 python training/card.py --runs "$runs" --corpora "$corpora"

@@ -1,0 +1,1 @@
+"""Publishing to the Hugging Face Hub: models from run folders, dialogues as datasets. See README.md here."""
