@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,9 @@ from training.perplexity import Score
 from training.plan import Plan, memory
 from training.progress import Log, Progress
 from training.recipe import Recipe
-from training.run import RunFolder, code_version, command, environment, peak_memory, public
+from training.record import begun, metrics_of, perplexities, same_data
+from training.run import RunFolder, peak_memory
 from training.tuned_card import card
-
-SIGNATURE = "token-weighted|supporter tokens and end of turn|natural log"
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,9 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
     with memory_errors_told(recipe, work.micro_batch, lambda: progress.step if progress else -1):
         set_seed(recipe.seed)
         model = strategies.load_base(recipe)
-        record = _record(work, model)
+        record = begun(
+            recipe, work.prepared, model, work.steps, work.learnt_tokens, sum(work.read_tokens), work.processes
+        )
         tuned = strategies.attach(model, recipe)
         record["trainable_parameters"] = trainable = _trainable(tuned)
         tell(
@@ -174,7 +174,7 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         if start:
             tell(f"resuming at step {start} of {work.steps}")
         started = folder.read("run.json") if folder.has("run.json") else record
-        _same_data(folder, started, record)
+        same_data(folder, started, record)
         metrics = folder.read("metrics.json") if folder.has("metrics.json") else []
         everyone.wait_for_everyone()
 
@@ -198,7 +198,7 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
                 return
             with _without_adapter(tuned):
                 found = scores(trainer.model_wrapped, work.prepared.held_out, work.micro_batch, share)
-            metrics.extend(_metrics(found, "base"))
+            metrics.extend(metrics_of(found, "base"))
             if everyone.is_main_process:
                 folder.write("run.json", record)
                 folder.write("metrics.json", metrics)
@@ -228,7 +228,7 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         "seconds": round(progress.seconds, 1),
         "peak_memory_bytes": _most([peak_memory(args.device.type), *(e["peak_memory_bytes"] for e in before)]),
     }
-    return _Result(final, state, record, [*metrics, *_metrics(after, "tuned")])
+    return _Result(final, state, record, [*metrics, *metrics_of(after, "tuned")])
 
 
 def _write(folder: RunFolder, work: Work, tokenizer: Any, result: _Result) -> None:
@@ -245,11 +245,6 @@ def _write(folder: RunFolder, work: Work, tokenizer: Any, result: _Result) -> No
     folder.finish(record["weights"])
 
 
-def perplexities(metrics: list[dict[str, Any]], of: str) -> dict[str, float]:
-    """Per token, by held-out set; ``of`` is ``base`` or ``tuned``."""
-    return {m["dataset"]: m["value"] for m in metrics if m["of"] == of and m["name"] == "perplexity"}
-
-
 def _work(recipe: Recipe, tokenizer: Any) -> Work:
     prepared = prepare(recipe.data, tokenizer)
     micro, accumulation, processes = _share(recipe)
@@ -264,63 +259,6 @@ def _share(recipe: Recipe) -> tuple[int, int, int]:
         return *batches.split(recipe.batch, recipe.micro_batch, processes), processes
     except ValueError as error:
         raise Problem(str(error)) from error
-
-
-def _record(work: Work, model: Any) -> dict[str, Any]:
-    """What is known of a run before it trains."""
-    recipe, prepared = work.recipe, work.prepared
-    gpu = torch.cuda.is_available()
-    shown = public(recipe)
-    return {
-        "strategy": recipe.strategy,
-        "base": shown["base"],
-        "base_revision": recipe.base_revision or vars(model.config).get("_commit_hash") or "",
-        "parameters": model.num_parameters(),
-        "trainable_parameters": 0,
-        "weights": "adapter" if recipe.adapter else "model",
-        "licence": recipe.licence,
-        "sources": shown["data"]["train"],
-        "data_sha256": prepared.data_sha256,
-        "data_counts": asdict(prepared.counts),
-        "data_counts_text": str(prepared.counts),
-        "template": prepared.template_name,
-        "seed": recipe.seed,
-        "steps": work.steps,
-        "rows": len(prepared.train),
-        "trained_tokens": work.learnt_tokens,
-        "read_tokens": sum(work.read_tokens),
-        "processes": work.processes,
-        "device": torch.cuda.get_device_name()
-        if gpu
-        else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
-        "peak_memory_kind": "tensors on the GPU" if gpu else "the process, libraries included",
-        "code_version": code_version(),
-        "environment": environment(),
-        "command": command(recipe.strategy, work.processes),
-        "recipe": shown,
-    }
-
-
-def _device(gpu: bool) -> str:
-    return torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def _same_data(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) -> None:
-    if changed := [s for s, digest in now["data_sha256"].items() if started["data_sha256"].get(s) != digest]:
-        raise Problem(
-            f"{folder.path} was begun with other data: {', '.join(changed)} changed since. Bring the old files back to "
-            "go on, or give this run another --output"
-        )
-
-
-def _metrics(found: dict[str, Score], of: str) -> list[dict[str, Any]]:
-    """Entries of ``metrics.json``. Per word, too: that can be compared between models of different tokenizers."""
-    entries = []
-    for dataset, s in found.items():
-        about = {"dataset": dataset, "of": of, "tokens": s.tokens, "words": s.words}
-        entries.append({"name": "perplexity", "value": s.per_token, **about, "signature": SIGNATURE})
-        entries.append({"name": "perplexity_per_word", "value": s.per_word, **about, "signature": SIGNATURE})
-    return entries
 
 
 def _without_adapter(model: Any) -> Any:

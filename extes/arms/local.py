@@ -133,7 +133,8 @@ class Engine:
         from transformers.generation import logits_process as lp
 
         model, tokenizer = self.model, self._own_tokenizers.get(adapter, self.tokenizer)
-        ids, left_out = self._prompt(tokenizer, messages, max_new_tokens)
+        virtual = getattr(model.peft_config[adapter], "num_virtual_tokens", 0) if adapter else 0
+        ids, left_out = self._prompt(tokenizer, messages, max_new_tokens + virtual)
         ends = model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         shapers: list[Any] = []
@@ -149,9 +150,11 @@ class Engine:
         cache, feed, emitted = DynamicCache(), ids, ""
         new: list[int] = []
         for _ in range(max_new_tokens):
+            # Learnt prompts and prefixes lie in the cache after the first step; peft would add them at every step.
+            step = model.get_base_model() if virtual and new else model
             with torch.inference_mode(), self._only(adapter):
-                logits = model(input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-            logits = logits.float().cpu()
+                out = step(input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache, logits = out.past_key_values, out.logits[:, -1].float().cpu()
             seen = torch.tensor([new], dtype=torch.long)
             for shaper in shapers:
                 logits = shaper(seen, logits)

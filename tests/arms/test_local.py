@@ -6,8 +6,17 @@ import time
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from peft import (
+    AdaptionPromptConfig,
+    IA3Config,
+    LoraConfig,
+    OFTConfig,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from extes.arms.arm import ArmError, Sampling
 from extes.arms.local import Engine, LocalArm
@@ -48,8 +57,6 @@ def test_a_seed_gives_the_same_reply_again_and_another_seed_another(arms):
 
 
 def test_the_adapter_is_off_for_the_base_and_on_for_the_tuned_arm(arms):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     base = ROOT / "models" / "starter-base"
     tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base).float()
     ids = tokenizer.apply_chat_template(HELLO, add_generation_prompt=True, return_dict=True, return_tensors="pt")
@@ -62,6 +69,37 @@ def test_the_adapter_is_off_for_the_base_and_on_for_the_tuned_arm(arms):
 
     assert first(arms["base"]) == plain
     assert first(arms["tuned"]) != plain
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=120),
+        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+        PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=120, encoder_hidden_size=32),
+        AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=5, adapter_layers=2),
+        IA3Config(task_type="CAUSAL_LM"),
+        OFTConfig(task_type="CAUSAL_LM", oft_block_size=16),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_an_adapter_of_any_kind_says_what_its_model_generates(config, tmp_path):
+    base = ROOT / "models" / "starter-base"
+    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base).float()
+    torch.manual_seed(3)
+    tuned = get_peft_model(model, config).eval()
+    for name, weight in tuned.named_parameters():
+        if weight.requires_grad:
+            gate = "gate" in name  # closed as it comes; opened, so that the adapter shows
+            weight.data = torch.ones_like(weight) if gate else weight.data + torch.randn_like(weight)
+    tuned.save_pretrained(tmp_path)
+    ids = tokenizer.apply_chat_template(HELLO, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    greedy = tuned.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    engine = Engine(str(base), {"tuned": str(tmp_path)})
+    engine.load()
+    cold = [reply(LocalArm("x", engine, a, Sampling(temperature=0)), cap=12) for a in ("tuned", "", "tuned")]
+    assert cold[0] == tokenizer.decode(greedy, skip_special_tokens=True) == cold[2]
+    assert cold[1] != cold[0]
 
 
 def test_replies_at_once_are_the_same_as_replies_alone(arms):

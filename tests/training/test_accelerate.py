@@ -13,7 +13,8 @@ from tests.conftest import ROOT, free_port
 from tests.training import tiny
 from training import recipe as recipes
 from training import strategies
-from training.tune import perplexities, tune
+from training.record import perplexities
+from training.tune import tune
 
 CONFIGS = ROOT / "training" / "accelerate"
 

@@ -9,7 +9,8 @@ import torch
 from extes.errors import Problem
 from tests.training import tiny
 from training import strategies
-from training.tune import perplexities, tune
+from training.record import perplexities
+from training.tune import tune
 
 STRATEGIES = sorted(path.stem for path in tiny.RECIPES.glob("*.toml"))
 NOT_MERGED = {"full", "prompt", "prefix", "p_tuning", "llama_adapter", "qlora"}
