@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from extes import __version__
+from extes.collection import commands as ratings
 from extes.errors import Problem
 from extes.generation import commands as generation
 from extes.hub import commands as hub
-from extes.study import commands as ratings
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,7 @@ class Portal:
     data: Path
     process: subprocess.Popen[str] | None = None
     url: str = ""
+    env: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> Portal:
         port = free_port()
@@ -96,6 +97,7 @@ class Portal:
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
         }
+        env |= self.env
         self.data.parent.mkdir(parents=True, exist_ok=True)
         self.log = (self.data.parent / "portal.log").open("w", encoding="utf-8")
         self.process = subprocess.Popen(

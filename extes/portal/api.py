@@ -1,4 +1,4 @@
-"""The contract: ``/start``, ``/say``, ``/rate`` and ``/chat``, for scripts, load tests and simulated raters.
+"""The contract: ``/start``, ``/say``, ``/rate``, ``/withdraw``, ``/chat``; for scripts, load tests, simulated raters.
 
 The pages call the same :class:`Conduct`; this module only turns a refusal into an error that a client can read.
 """
@@ -44,6 +44,13 @@ def add_api(conduct: Conduct) -> None:
         except Refused as error:
             raise refusal(error) from None
 
+    async def withdraw(receipt: str) -> dict:
+        """Withdraw the rating that has this receipt."""
+        try:
+            return await conduct.withdraw(receipt)
+        except Refused as error:
+            raise refusal(error) from None
+
     async def chat(message: str, history: list[dict]) -> AsyncIterator[str]:
         """Chat with the study's chat arm; nothing is stored. Streams the reply as far as it has come."""
         try:
@@ -55,5 +62,6 @@ def add_api(conduct: Conduct) -> None:
     api(start, api_name="start", concurrency_limit=None)
     api(say, api_name="say", concurrency_limit=None)
     api(rate, api_name="rate", concurrency_limit=None)
+    api(withdraw, api_name="withdraw", concurrency_limit=None)
     if conduct.study.chat:
         api(chat, api_name="chat", concurrency_limit=None)

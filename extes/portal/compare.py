@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from extes import taxonomy
-from extes.portal import html
+from extes.portal import aside, html
 from extes.portal.api import refusal
 from extes.study.conduct import Conduct
 from extes.study.forms import MAX_SITUATION_CHARS, Refused
@@ -45,6 +45,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
     token = gr.State(None)
     said = gr.State([])
 
+    paused = aside.paused()
     with gr.Column() as consent_part:
         gr.Markdown(words["intro"])
         gr.Markdown(study.consent)
@@ -57,6 +58,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         of_age = gr.Checkbox(label="I am 18 or older.")
         publish = gr.Checkbox(label="My conversation may be published with the ratings (you can leave this out).")
         begin = gr.Button("Begin", variant="primary", size="lg")
+    aside.watch(conduct, demo, paused, begin)
 
     with gr.Column(visible=False) as talk_part:
         situation = gr.HTML(padding=False)
@@ -85,6 +87,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
 
     end = gr.HTML(visible=False, padding=False)
     again = gr.Button("Start another", visible=False)
+    aside.withdrawal(conduct)
 
     parts = [consent_part, talk_part, rating_part, end, again]
 

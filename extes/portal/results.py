@@ -16,12 +16,19 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
     if study.results != "open":
         gr.Markdown(texts()["results"]["hidden"])
         return
-    shown = gr.HTML(padding=False)
+    table = gr.HTML(padding=False)
+
+    last = (-1, "")  # the table for a number of events: counted once, shown to everyone
 
     def on_load() -> str:
-        rated = [c for c in fold_all(conduct.store.events()) if c.state == "rated" and c.opened["study"] == study.hash]
-        tallies = tally(rated, [c.name for c in study.criteria])
-        labels = {arm.name: arm.label for arm in study.arms}
-        return html.results(tallies, labels, {c.name: c.label for c in study.criteria}, len(rated))
+        nonlocal last
+        events = conduct.store.count()
+        if last[0] != events:
+            log = conduct.store.events(kind=("opened", "rated", "voided", "withdrawn"))
+            rated = [c for c in fold_all(log) if c.state == "rated" and c.opened["study"] == study.hash]
+            tallies = tally(rated, [c.name for c in study.criteria])
+            labels = {arm.name: arm.label for arm in study.arms}
+            last = (events, html.results(tallies, labels, {c.name: c.label for c in study.criteria}, len(rated)))
+        return last[1]
 
-    demo.load(on_load, None, shown, api_visibility="private", concurrency_limit=None, show_progress="hidden")
+    demo.load(on_load, None, table, api_visibility="private", concurrency_limit=None, show_progress="hidden")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from extes.study.assignment import SIDES, Side
-from extes.study.store import Event
+from extes.study.chains import Event
 
 State = Literal["open", "voided", "rated", "withdrawn"]
 
@@ -35,6 +35,7 @@ class Comparison:
     void_reason: str | None = None
     rated: dict[str, Any] | None = None
     rated_at: str | None = None
+    rated_event: Event | None = None
 
     @property
     def sides(self) -> dict[Side, str]:
@@ -56,8 +57,8 @@ def fold(events: Iterable[Event]) -> Comparison | None:
     for event in events:
         if event.kind == "opened":
             comparison = Comparison(event.comparison or "", event.at, event.body)
-        elif comparison is None:
-            continue
+        elif comparison is None or (comparison.state in ("rated", "voided", "withdrawn") and event.kind != "withdrawn"):
+            continue  # two portals may each have ended it; the first ending is the one
         elif event.kind == "exchanged":
             body = event.body
             exchange = Exchange(body["message"], body["replies"], body["details"])
@@ -65,7 +66,7 @@ def fold(events: Iterable[Event]) -> Comparison | None:
         elif event.kind == "voided":
             comparison = replace(comparison, state="voided", void_reason=event.body["reason"])
         elif event.kind == "rated":
-            comparison = replace(comparison, state="rated", rated=event.body, rated_at=event.at)
+            comparison = replace(comparison, state="rated", rated=event.body, rated_at=event.at, rated_event=event)
         elif event.kind == "withdrawn":
             comparison = replace(comparison, state="withdrawn")
     return comparison

@@ -1,67 +1,42 @@
 """Conducting a study: opens, carries on and closes comparisons.
 
 Joins the study, the store and the arms. Every rule that protects raters or results is kept here and in the store, not
-in the page: a page, a script and a forged request go through the same three calls. Knows nothing of gradio.
-
-Both replies are awaited in full before a word of either is released, and are then released on one clock: how fast an
-arm is never shows. One reply that fails makes the whole comparison void.
+in the page: a page, a script and a forged request go through the same calls. Knows nothing of gradio, nor of how two
+replies come about (``answering``); one that fails makes the whole comparison void.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
-import json
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from extes import __version__, taxonomy
-from extes.arms.arm import Arm, ArmError
+from extes.arms.arm import Arm
 from extes.safety.crisis import Screen, screen
-from extes.study import forms
-from extes.study.assignment import SIDES, Side, assign
+from extes.study import forms, receipts
+from extes.study.answering import Failed, both, release
+from extes.study.assignment import assign
 from extes.study.comparison import Comparison, fold
 from extes.study.config import Study
 from extes.study.forms import Refused
+from extes.study.health import Bounds, Health
 from extes.study.store import Exists, Store, StoreError
-from extes.study.tidy import tidy
 from extes.texts import texts
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A reply and what it rests on. ``messages_left_out`` did not fit into the arm's context."""
-
-    text: str
-    revision: str
-    prompt_hash: str
-    messages_left_out: int
-    seed: int
-    tokens: int
-    seconds: float
-    finish: str | None
-
-
-class Failed(Exception):
-    """An exchange that cannot be completed. ``reason`` is a key of the texts' ``stopped``."""
-
-    def __init__(self, reason: str, side: Side | None, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.side, self.detail = reason, side, detail
-
-
 class Conduct:
     """One study, one store, its arms."""
 
-    def __init__(self, study: Study, store: Store, arms: Mapping[str, Arm]) -> None:
+    def __init__(self, study: Study, store: Store, arms: Mapping[str, Arm], health: Health | None = None) -> None:
         self.study, self.store, self.arms = study, store, arms
+        self._health = health or Health(store, Bounds())
         self._screen: Screen = screen("en")
         self._opening = asyncio.Lock()
         self._answering: set[str] = set()
@@ -84,6 +59,8 @@ class Conduct:
     async def start(self, consent: Any) -> dict[str, Any]:
         """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
         given = forms.consent(consent)
+        if why_not := await self.closed():
+            raise Refused(why_not)
         if given.situation and self._screen(given.situation) == "crisis":
             raise Refused(texts()["stopped"]["safety"])
         token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
@@ -100,7 +77,7 @@ class Conduct:
         situation would tell its position, and the position the sides.
         """
         secret = self.store.pseudonym("assignment", f"{self.study.hash}/{self.study.generation.seed}")
-        position = await self._kept(self.store.count, "opened", self.study.hash)
+        position = await self._kept(self.store.next_position, self.study.hash)
         arms = [arm.name for arm in self.study.arms]
         assignment = assign(secret, position, arms, [s.name for s in taxonomy.SCENARIOS])
         source = "drawn"
@@ -120,6 +97,7 @@ class Conduct:
                 "block": assignment.block,
                 "sides": assignment.arms,
                 "probability": assignment.probability,
+                "stream": hashlib.sha256(secret.encode()).hexdigest()[:16],
             },
             "screen": self._screen.version,
         }
@@ -172,7 +150,7 @@ class Conduct:
             await self.until_ready(self.arms.values())
             number = len(comparison.exchanges) + 1
             try:
-                replies = await self._both(comparison, text, number)
+                replies = await both(self.study, self.arms, self._screen, comparison, text, number)
             except Failed as failure:
                 log.warning("comparison %s is void: %s", comparison.id, failure.detail)
                 await self._void(comparison, failure.reason, {"side": failure.side, "detail": failure.detail})
@@ -190,7 +168,7 @@ class Conduct:
         finally:
             self._answering.discard(comparison.id)
         concern = {"concern": True} if level == "concern" else {}
-        async for frame in self._release(replies):
+        async for frame in release(replies, self.study.generation.words_per_second):
             yield frame | concern
 
     async def rate(self, token: Any, rating: Any) -> dict[str, Any]:
@@ -198,37 +176,55 @@ class Conduct:
 
         A comparison has one rating: asking again returns the same receipt. Raises :class:`Refused`.
         """
+        why_not = await self.closed()
         comparison = await self._find(token)
         if comparison.state == "open":
+            if why_not:
+                raise Refused(why_not)
             if (said := len(comparison.exchanges)) < self.study.minimum_exchanges:
                 left = self.study.minimum_exchanges - said
                 raise Refused(f"Please exchange at least {left} more message{'s' if left > 1 else ''} before rating.")
             if comparison.id in self._answering:
                 raise Refused("The last message is still being answered. Please wait a moment.")
             given = forms.rating(rating, self.study)
-            receipt = self._receipt(comparison)
             distress = self._screen(given.comment) == "crisis"
             body = {
                 "answers": given.answers,
                 "comment": "" if distress else given.comment,
                 "comment_withheld": "safety" if distress else None,
                 "exchanges": said,
-                "receipt_hash": hashlib.sha256(receipt.encode()).hexdigest(),
+                "receipt_hash": receipts.receipt_hash(receipts.receipt(token)),
             }
             try:
-                await self._kept(self.store.append, "rated", body, comparison.id)
+                await self._kept(self.store.append, "rated", body, comparison.id, said)
             except Exists:
                 log.info("comparison %s was ended by a request beside this one", comparison.id)
             comparison = await self._find(token)
+        if comparison.state == "open":
+            raise Refused("The conversation went on while you were rating. Please look at it and rate again.")
         if comparison.state == "withdrawn":
             raise Refused("This rating was withdrawn.")
         if comparison.rated is None:
             raise Refused("This comparison ended without a rating. Please start another.")
         reveal = {s: self.study.arm(a).label for s, a in comparison.sides.items()} if self.study.reveal else None
-        kept = {"receipt": self._receipt(comparison), "reveal": reveal}
+        kept = {"receipt": self._receipt(token, comparison), "reveal": reveal}
         if comparison.rated.get("comment_withheld"):
             kept["help"] = texts()["compare"]["comment_withheld"]
         return kept
+
+    async def withdraw(self, receipt: Any) -> dict[str, Any]:
+        """Withdraw the rating that has this receipt. Raises :class:`Refused`."""
+        if not isinstance(receipt, str) or len(receipt) > 100:
+            raise Refused(texts()["withdraw"]["unknown"])
+        outcome = await self._kept(receipts.withdraw, self.store, receipt)
+        if outcome == "unknown":
+            raise Refused(texts()["withdraw"]["unknown"])
+        return {"withdrawn": True, "text": texts()["withdraw"][outcome]}
+
+    async def closed(self) -> str:
+        """Why no ratings are taken just now, in words for raters; empty if they are."""
+        problem = await asyncio.to_thread(self._health.problem)
+        return str(texts()["closed"][problem]) if problem else ""
 
     async def _find(self, token: Any) -> Comparison:
         known = None
@@ -239,64 +235,6 @@ class Conduct:
         if known.opened["study"] != self.study.hash:
             raise Refused("The study has changed since this comparison began. Please start a new one.")
         return known
-
-    async def _both(self, comparison: Comparison, text: str, number: int) -> dict[Side, Reply]:
-        """Both replies, or :class:`Failed`. The sides run at once and share one deadline."""
-        tasks = {side: asyncio.create_task(self._reply(comparison, side, text, number)) for side in SIDES}
-        try:
-            async with asyncio.timeout(self.study.generation.deadline_seconds):
-                await asyncio.gather(*tasks.values())
-        except TimeoutError as error:
-            late = [side for side in SIDES if not tasks[side].done() or tasks[side].cancelled()]
-            raise Failed("deadline", late[0] if len(late) == 1 else None, f"no reply from {late} in time") from error
-        finally:
-            for task in tasks.values():
-                task.cancel()
-        return {side: tasks[side].result() for side in SIDES}
-
-    async def _reply(self, comparison: Comparison, side: Side, text: str, number: int) -> Reply:
-        arm = self.arms[comparison.sides[side]]
-        digest = hashlib.sha256(f"{self.study.generation.seed}/{comparison.id}/{number}/{arm.name}".encode()).digest()
-        seed = int.from_bytes(digest[:6], "big")
-        messages = [*comparison.history(side), {"role": "user", "content": text}]
-        prompt = json.dumps([self.study.arm(arm.name).system_prompt, messages], ensure_ascii=False)
-        parts, tokens, left_out, finish, began = [], 0, 0, None, time.monotonic()
-        try:
-            async for piece in arm.reply(messages, self.study.generation.max_new_tokens, seed):
-                parts.append(piece.text)
-                tokens += piece.tokens
-                left_out = max(left_out, piece.left_out)
-                finish = piece.finish or finish
-        except Exception as error:  # whatever an arm raises is that arm's failure, and both sides' end
-            detail = str(error) if isinstance(error, ArmError) else f"arm {arm.name}: {type(error).__name__}: {error}"
-            raise Failed("arm_failed", side, detail) from error
-        said = tidy("".join(parts), finish)
-        if not said:
-            raise Failed("arm_failed", side, f"arm {arm.name} said nothing")
-        if self._screen.harmful(said):
-            raise Failed("unsafe_reply", side, f"arm {arm.name} said something harmful")
-        return Reply(
-            text=said,
-            revision=arm.revision,
-            prompt_hash=hashlib.sha256(prompt.encode()).hexdigest()[:16],
-            messages_left_out=left_out,
-            seed=seed,
-            tokens=tokens,
-            seconds=round(time.monotonic() - began, 3),
-            finish=finish,
-        )
-
-    async def _release(self, replies: dict[Side, Reply]) -> AsyncIterator[dict[str, Any]]:
-        """Frames of both replies, one word of each a beat."""
-        pace = self.study.generation.words_per_second
-        if pace:
-            words = {side: replies[side].text.split(" ") for side in SIDES}
-            for n in itertools.count(1):
-                if all(n >= len(words[side]) for side in SIDES):
-                    break
-                yield {side: " ".join(words[side][:n]) for side in SIDES} | {"finished": False}
-                await asyncio.sleep(1 / pace)
-        yield {side: replies[side].text for side in SIDES} | {"finished": True}
 
     async def _void(self, comparison: Comparison, reason: str, more: dict[str, Any]) -> None:
         try:
@@ -312,9 +250,12 @@ class Conduct:
             log.error("%s", error)
             raise Refused(texts()["problem"]["unhealthy"]) from error
 
-    def _receipt(self, comparison: Comparison) -> str:
-        code = self.store.pseudonym("receipt", comparison.id)[:16].upper()
-        return "-".join(code[i : i + 4] for i in range(0, 16, 4))
+    def _receipt(self, token: str, comparison: Comparison) -> str:
+        assert comparison.rated is not None
+        for receipt in (receipts.receipt(token), receipts.old_receipt(self.store, comparison.id)):
+            if receipts.receipt_hash(receipt) == comparison.rated["receipt_hash"]:
+                return receipt
+        raise Refused(texts()["problem"]["receipt_gone"])
 
 
 def comparison_id(token: str) -> str:

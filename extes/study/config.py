@@ -87,6 +87,16 @@ class Generation(_Strict):
     seed: int = 0
 
 
+class Hub(_Strict):
+    """Where ratings go besides this disk, and when the portal stops taking them. No part of the study's hash."""
+
+    ratings: str = Field("", description="a dataset, owner/name; EXTES_RATINGS_REPO decides over it")
+    visibility: Literal["private", "public"] = Field("private", description="complete, or redacted")
+    every_seconds: float = Field(60, ge=1, description="between two commits; the Hub counts them by the hour")
+    max_backlog: int = Field(5000, ge=1, description="events that may wait for the Hub")
+    min_free_megabytes: int = Field(200, ge=0, description="what the disk of the ratings must have left")
+
+
 class Study(_Strict):
     """The whole study. ``text`` fields come from files beside the study file."""
 
@@ -104,6 +114,7 @@ class Study(_Strict):
     consent: str = Field(min_length=20, description="the text that raters agree to")
     help: str = ""
     generation: Generation = Generation()
+    hub: Hub = Field(Hub(), exclude=True)  # type: ignore[call-arg]
     criteria: tuple[Criterion, ...]
     arms: tuple[ArmConfig, ...]
 

@@ -5,6 +5,7 @@ A row holds everything a published number needs to be computed again; the counts
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,16 +14,22 @@ from typing import Any
 from extes.study.assignment import SIDES
 from extes.study.comparison import Comparison
 
-ROW_SCHEMA_VERSION = "1"
+ROW_SCHEMA_VERSION = 2
 
 
 def row(comparison: Comparison, config: dict[str, Any]) -> dict[str, Any]:
     """One rating with all that it rests on. ``config`` is the study as it was, from the log."""
-    assert comparison.rated is not None
+    assert comparison.rated is not None and comparison.rated_event is not None
     arms = {arm["name"]: arm for arm in config["arms"]}
     opened = comparison.opened
     return {
         "schema_version": ROW_SCHEMA_VERSION,
+        "event": {
+            "chain": comparison.rated_event.chain,
+            "place": comparison.rated_event.place,
+            "schema": comparison.rated_event.schema,
+            "hash": comparison.rated_event.hash,
+        },
         "comparison": comparison.id,
         "rater": opened["rater"],
         "study": opened["study"],
@@ -33,13 +40,20 @@ def row(comparison: Comparison, config: dict[str, Any]) -> dict[str, Any]:
         "rated_at": comparison.rated_at,
         "consent": opened["consent"],
         "scenario": opened["scenario"],
-        "assignment": opened["assignment"],
+        "assignment": {"stream": None} | opened["assignment"],
+        "screen": opened["screen"],
         "arms": {
             side: {
                 "name": arm,
                 "label": arms[arm]["label"],
                 "revision": comparison.exchanges[-1].details[side]["revision"],
+                "revisions": sorted({e.details[side]["revision"] for e in comparison.exchanges}),
                 "system_prompt": arms[arm]["system_prompt"],
+                "system_prompt_hash": hashlib.sha256(arms[arm]["system_prompt"].encode()).hexdigest()[:16],
+                "prompt_hashes": [e.details[side]["prompt_hash"] for e in comparison.exchanges],
+                "seeds": [e.details[side]["seed"] for e in comparison.exchanges],
+                "seconds": [e.details[side]["seconds"] for e in comparison.exchanges],
+                "tokens": [e.details[side]["tokens"] for e in comparison.exchanges],
                 "sampling": arms[arm]["sampling"],
             }
             for side, arm in comparison.sides.items()
@@ -48,6 +62,7 @@ def row(comparison: Comparison, config: dict[str, Any]) -> dict[str, Any]:
         "exchanges": [asdict(e) for e in comparison.exchanges],
         "answers": comparison.rated["answers"],
         "comment": comparison.rated["comment"],
+        "comment_withheld": comparison.rated.get("comment_withheld"),
         "receipt_hash": comparison.rated["receipt_hash"],
     }
 

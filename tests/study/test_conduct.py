@@ -41,7 +41,7 @@ class Study:
 
     @property
     def kinds(self):
-        return [e.kind for e in self.store.events()][1:]
+        return [e.kind for e in self.store.events()][2:]  # the chain's beginning, the study
 
 
 WARM = 'replies = ["That was a long day to carry alone. What was the worst hour of it?"]'
@@ -318,12 +318,12 @@ def test_an_unhealthy_store_is_told_to_the_rater_and_thanks_nobody(tmp_path):
     async def go():
         study = Study(tmp_path)
         token = await study.through()
-        pages = study.store._db.execute("PRAGMA page_count").fetchone()[0]
-        study.store._db.execute(f"PRAGMA max_page_count = {pages}")
+        pages = study.store._database.connection.execute("PRAGMA page_count").fetchone()[0]
+        study.store._database.connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(Refused, match="cannot be stored"):
             for _ in range(50):
                 await study.conduct.start(CONSENT)
-        study.store._db.execute("PRAGMA max_page_count = 100000")
+        study.store._database.connection.execute("PRAGMA max_page_count = 100000")
         assert (await study.conduct.rate(token, RATING))["receipt"]
 
     asyncio.run(go())

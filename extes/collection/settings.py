@@ -1,0 +1,34 @@
+"""Where ratings go: the environment first, then the study file. The token comes from the environment alone."""
+
+from __future__ import annotations
+
+import os
+
+from extes.collection.remote import Dataset
+from extes.errors import Problem
+from extes.study.config import Study
+from extes.study.health import Bounds
+
+
+def dataset(study: Study) -> Dataset | None:
+    """The dataset that this portal sends to, or none. Raises :class:`Problem` for what cannot be meant."""
+    return named(os.environ.get("EXTES_RATINGS_REPO") or study.hub.ratings, study.hub.visibility)
+
+
+def named(repo: str, default: str = "private") -> Dataset | None:
+    """The dataset called ``repo``; ``EXTES_RATINGS_VISIBILITY`` decides over ``default``."""
+    if not repo:
+        return None
+    visibility = os.environ.get("EXTES_RATINGS_VISIBILITY") or default
+    if visibility not in ("private", "public"):
+        raise Problem(f"EXTES_RATINGS_VISIBILITY is {visibility!r}; it is private (complete) or public (redacted)")
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        raise Problem(f"ratings should go to {repo}, but there is no token: set HF_TOKEN to one with write access")
+    return Dataset(repo, visibility == "public", token)
+
+
+def bounds(study: Study) -> Bounds:
+    return Bounds(study.hub.max_backlog, study.hub.min_free_megabytes * 1_000_000)
