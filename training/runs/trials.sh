@@ -11,16 +11,16 @@ mixed=empathetic-dialogues:1,self-dialogue:1,topical-chat:1,counsel-chat:1
 trial() {  # NAME STEPS FLAGS...
     name=$1 steps=$2
     shift 2
-    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --decay 0.5 \
-        --eval-every 100000 "$@" >&2
+    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --batch 4 \
+        --lr 6e-3 --decay 0.5 --eval-every 100000 "$@" >&2
 }
 
-trial reference 200 --lr 6e-3 --mixture $mixed
-trial narrower 446 --lr 6e-3 --mixture $mixed --hidden 192 --layers 4
-trial wider 95 --lr 6e-3 --mixture $mixed --hidden 384
-trial small-vocabulary 220 --lr 6e-3 --mixture $mixed --vocab-size 2048
-trial large-vocabulary 170 --lr 6e-3 --mixture $mixed --vocab-size 8192
-trial emotional-only 200 --lr 6e-3 --mixture empathetic-dialogues:1,counsel-chat:1
-trial slower 200 --lr 3e-3 --mixture $mixed
-trial faster 200 --lr 1.2e-2 --mixture $mixed
+trial reference 300 --mixture $mixed
+trial narrower 669 --mixture $mixed --hidden 192 --layers 4
+trial wider 142 --mixture $mixed --hidden 384
+trial small-vocabulary 330 --mixture $mixed --vocab-size 2048
+trial large-vocabulary 255 --mixture $mixed --vocab-size 8192
+trial emotional-only 300 --mixture empathetic-dialogues:1,counsel-chat:1
+trial slower 300 --mixture $mixed --lr 3e-3
+trial faster 300 --mixture $mixed --lr 1.2e-2
 python training/trials.py "$runs"/{reference,narrower,wider,small-vocabulary,large-vocabulary,emotional-only,slower,faster}
