@@ -25,6 +25,7 @@ def published(row: Mapping[str, Any], pseudonym: Callable[[str], str]) -> dict[s
         "arms": {s: dict(arm) | ({} if consented else {"prompt_hashes": None}) for s, arm in row["arms"].items()},
         "exchanges": row["exchanges"] if consented else [_without_words(e) for e in row["exchanges"]],
         "comment": None,
+        "comment_withheld": None,  # that a rater was in distress is theirs, also without the words
         "receipt_hash": None,
     }
     return dict(row) | less

@@ -33,6 +33,7 @@ class Group:
         self.conduct = Conduct(self.study, self.store, self.arms)
         self.dataset = Dataset(repo, public, hub.token)
         self.receipts: dict[str, str] = {}
+        self.comment = "my comment"
 
     def rate(self, times: int = 1, **consent: object) -> list[str]:
         """Whole comparisons, rated; returns their tokens."""
@@ -43,7 +44,7 @@ class Group:
         for n in range(3):
             async for _ in self.conduct.say(token, f"my message {n}"):
                 pass
-        kept = await self.conduct.rate(token, RATING | {"comment": "my comment"})
+        kept = await self.conduct.rate(token, RATING | {"comment": self.comment})
         self.receipts[token] = kept["receipt"]
         return token
 

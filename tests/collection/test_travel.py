@@ -197,6 +197,15 @@ def test_a_redacted_dataset_holds_no_word_without_consent_and_no_log(tmp_path, h
         at_start(Store(tmp_path / "new" / "data"), group.dataset)
 
 
+def test_a_redacted_row_does_not_tell_that_a_rater_was_in_distress(tmp_path, hub):
+    group = Group(tmp_path / "group", hub, public=True)
+    group.comment = "I want to kill myself"
+    group.rate(1, publish_transcript=True)
+    group.sync()
+    (row,) = group.loaded("ratings")
+    assert row["comment"] is None and row["comment_withheld"] is None
+
+
 def test_a_rating_withdrawn_before_it_was_sent_leaves_no_row(group):
     (token,) = group.rate()
     asyncio.run(group.conduct.withdraw(group.receipts[token]))
