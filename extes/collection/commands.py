@@ -205,7 +205,7 @@ def _push(args: argparse.Namespace) -> int:
 
     study = config.load(args.study)
     dataset, store = _dataset(args), _open(args, pseudonyms=args.public)
-    outbox.begin(dataset, study)
+    outbox.begin(dataset, study, store)
     sent = outbox.sync(store, dataset)
     print(f"{dataset.repo} has acknowledged {sent.events} events in {sent.commits} commits; it has all there are.")
     return 0

@@ -69,10 +69,15 @@ def files_of(store: Store, batches: list[Batch], public: bool) -> dict[str, byte
     return found
 
 
-def begin(dataset: Dataset, study: Study) -> None:
-    """Make the repository if it is not there, and give it its card and the first shard of each config."""
+def begin(dataset: Dataset, study: Study, store: Store | None = None) -> None:
+    """Make the repository if it is not there, and give it its card and the first shard of each config.
+
+    What ``store`` had sent to one of this name that is gone is to be sent again.
+    """
     if not dataset.create() and dataset.has("README.md"):
         return
+    if store and not any(shards.batch_of(path) for path in dataset.listing()[1]):
+        store.unacknowledge(dataset.repo)
     configs = shards.PUBLIC if dataset.public else shards.PRIVATE
     files = {f"{config}/first.parquet": shards.first(config) for config in configs}
     files["README.md"] = card(study, dataset.repo, dataset.public).encode()
@@ -137,7 +142,7 @@ class Outbox:
 
     def _send(self, store: Store) -> None:
         if not self._begun:
-            begin(self.dataset, self._study)
+            begin(self.dataset, self._study, store)
             self._begun = True
         seen = store.count()
         if sync(store, self.dataset).events:

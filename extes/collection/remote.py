@@ -127,9 +127,10 @@ class Dataset:
         sha, paths = self.listing()
         wanted = sorted(p for p in paths if p.endswith(suffix) and p.startswith(prefix))
         with ThreadPoolExecutor(WORKERS) as pool:
-            yield from zip(wanted, pool.map(lambda path: self._read(path, sha), wanted), strict=True)
+            yield from zip(wanted, pool.map(lambda path: self.read(path, sha), wanted), strict=True)
 
-    def _read(self, path: str, sha: str) -> bytes:
+    def read(self, path: str, sha: str) -> bytes:
+        """One file as it was at a commit."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff  # type: ignore[attr-defined]
 

@@ -112,16 +112,23 @@ class Store:
         new = 0
         with self._database.writing() as db:
             ends = {chain: place for chain, place in db.execute("SELECT chain, place FROM ends")}
-            known = dict(ends)
+            there: dict[str, int] = {}
             for event in events:
+                there[event.chain] = event.place
                 if event.place > ends.get(event.chain, 0):
                     _put(db, event, imported=1)
                     ends[event.chain] = event.place
                     new += 1
             now = _now()
-            for chain, last in ends.items():
-                if (first := known.get(chain, 0) + 1) <= last:
-                    db.execute("INSERT OR REPLACE INTO deliveries VALUES (?,?,?,?,?)", (repo, chain, first, last, now))
+            for chain, last in there.items():  # also what was here, and was sent from another copy of this disk
+                db.execute(
+                    """UPDATE deliveries SET acknowledged = ?
+                       WHERE repo = ? AND chain = ? AND last <= ? AND acknowledged IS NULL""",
+                    (now, repo, chain, last),
+                )
+                told = "SELECT COALESCE(MAX(last), 0) FROM deliveries WHERE repo = ? AND chain = ?"
+                if (done := db.execute(told, (repo, chain)).fetchone()[0]) < last:
+                    db.execute("INSERT INTO deliveries VALUES (?,?,?,?,?)", (repo, chain, done + 1, last, now))
         return new
 
     def events(
@@ -228,6 +235,11 @@ class Store:
                     "UPDATE deliveries SET acknowledged = ? WHERE repo = ? AND chain = ? AND first = ?",
                     (_now(), repo, b.chain, b.first),
                 )
+
+    def unacknowledge(self, repo: str) -> None:
+        """``repo`` was emptied or deleted: all that it had acknowledged is to be sent again."""
+        with self._database.writing() as db:
+            db.execute("UPDATE deliveries SET acknowledged = NULL WHERE repo = ?", (repo,))
 
     def delivered(self, repo: str) -> list[Batch]:
         query = "SELECT chain, first, last FROM deliveries WHERE repo = ? AND acknowledged IS NOT NULL"

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from extes.collection import shards
+from extes.collection.outbox import begin
 from extes.collection.remote import Dataset
 from extes.collection.restore import NotRestored, at_start, restore
 from extes.errors import Problem
@@ -311,3 +312,75 @@ def test_two_portals_that_began_as_copies_of_one_disk_fork_nothing(group, tmp_pa
     assert everything.verify()[0] == everything.count()
     assert len({e.chain for e in everything.events()}) == 2
     assert len([c for c in fold_all(everything.events()) if c.state == "rated"]) == 2
+
+
+def copy_of(group: Group, folder) -> Store:
+    """A copy of the disk as it is now: a backup, a snapshot."""
+    shutil.copytree(group.folder / "data", folder)
+    return Store(folder)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_disk_put_back_from_an_older_copy_gets_what_the_dataset_has_beyond_it(group, tmp_path, restarted):
+    token, *_ = group.rate(2)
+    group.sync()
+    group.rate()  # waits to be sent when the copy is made
+    older = copy_of(group, tmp_path / "older")
+    if restarted:
+        group.store.close()
+        group.store = Store(group.folder / "data")
+        group.conduct = Conduct(group.study, group.store, group.arms)
+    asyncio.run(group.conduct.withdraw(group.receipts[token]))
+    group.rate()
+    group.sync()
+    assert "came from it" in at_start(older, group.dataset)
+    assert older.verify() == group.store.verify()
+    assert sorted(c.state for c in fold_all(older.events())) == ["rated", "rated", "rated", "withdrawn"]
+    assert older.backlog(REPO) == 0
+    before = len(group.loaded("ratings"))
+    sync_other(older, group)
+    assert len(group.loaded("ratings")) == before
+
+
+def test_a_disk_with_ratings_starts_though_the_datasets_log_beyond_it_is_damaged(group, tmp_path):
+    group.rate()
+    group.sync()
+    older = copy_of(group, tmp_path / "older")
+    group.rate()
+    group.sync()
+    altered(group, lambda rows: rows[0].update(body="{"))
+    assert "NOT restored" in at_start(older, group.dataset)
+
+
+def test_a_shard_whose_first_event_is_no_json_is_refused(group, tmp_path):
+    group.rate()
+    group.sync()
+    altered(group, lambda rows: rows[0].update(body="{"))
+    with pytest.raises(NotRestored):
+        restore(Store(tmp_path / "new" / "data"), group.dataset)
+
+
+def test_a_disk_that_holds_a_study_and_no_comparison_does_not_begin_beside_a_full_dataset(group, tmp_path):
+    group.rate()
+    group.sync()
+    bare = Store(tmp_path / "bare")
+    Conduct(group.study, bare, group.arms)  # started once without the dataset's name
+    group.hub.fail("info", 500, times=None)
+    with pytest.raises(Problem, match="Not started"):
+        at_start(bare, group.dataset)
+    group.hub.heal()
+    assert "restored from it" in at_start(bare, group.dataset)
+
+
+def test_a_dataset_that_was_deleted_gets_everything_anew(group):
+    from huggingface_hub import HfApi
+
+    group.rate(2)
+    group.sync()
+    HfApi(endpoint=group.hub.url, token=group.hub.token).delete_repo(REPO, repo_type="dataset")
+    at_start(group.store, group.dataset)
+    group.rate()
+    begin(group.dataset, group.study, group.store)
+    sync_other(group.store, group)
+    assert len(group.loaded("ratings")) == 3
+    assert len(group.loaded("events")) == group.store.count()
