@@ -67,7 +67,9 @@ def _differences(
         there = {row.get("comparison") for row in found}
         expected = [r for r in expected if r["comparison"] in there or not withdrawn(r["comparison"])]
     nameless = any(row.get("rater") == "" for row in expected)
-    columns = set(found[0] if found else expected[0] if expected else ()) - {"schema_version"}
+    columns = set(expected[0] if expected else found[0] if found else ()) - {"schema_version"}
+    if found and (found[0].get("schema_version") or shards.SCHEMA_VERSION) < shards.SCHEMA_VERSION:
+        columns &= set(found[0])  # an older schema lacks some
     columns -= {"rater"} if nameless else set()  # without the key, a pseudonym cannot be computed again
     wanted = [{k: v for k, v in row.items() if k in columns} for row in expected]
     given = [{k: v for k, v in row.items() if k in columns} for row in found]

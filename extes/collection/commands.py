@@ -74,7 +74,8 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     from extes.collection import settings
 
     dataset = settings.named(args.repo, "public" if args.public else "private")
-    assert dataset is not None
+    if dataset is None:
+        raise Problem('--repo is empty: name the dataset as "owner/name"')
     return dataset
 
 
@@ -163,7 +164,7 @@ def _withdraw(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from extes.study.store import StoreError
 
-    dataset = _dataset(args) if args.repo else None
+    dataset = _dataset(args) if args.repo is not None else None
     store = _open(args)
     try:
         n, seal = store.verify()

@@ -6,8 +6,11 @@ what its earlier commits held; squashing it is the owner's to do.
 
 from __future__ import annotations
 
+from typing import Any
+
 from extes.collection import shards
 from extes.collection.remote import Dataset
+from extes.errors import Problem
 from extes.study.store import Store
 
 
@@ -20,14 +23,14 @@ def purge(store: Store, dataset: Dataset) -> tuple[int, int]:
     withdrawn = {event.comparison for event in store.events(kind="withdrawn")}
     for path, content in files.items():
         if path.startswith("withdrawals/"):
-            withdrawn |= {row["comparison"] for row in shards.read(content)}
+            withdrawn |= {row["comparison"] for row in _rows(path, content)}
     withdrawn.discard(None)
     rows, anew = 0, {}
     for path, content in files.items():
         config = path.split("/")[0]
         if config not in ("ratings", "conversations"):
             continue
-        before = shards.read(content)
+        before = _rows(path, content)
         after = [row for row in before if row["comparison"] not in withdrawn]
         if len(after) < len(before):
             rows += len(before) - len(after)
@@ -35,3 +38,14 @@ def purge(store: Store, dataset: Dataset) -> tuple[int, int]:
     if anew:
         dataset.commit(anew, f"{rows} rows of withdrawn ratings taken out")
     return rows, len(anew)
+
+
+def _rows(path: str, content: bytes) -> list[dict[str, Any]]:
+    """The rows of a shard. Raises :class:`Problem` for a file that is none: nothing was changed then."""
+    try:
+        rows = shards.read(content)
+    except ValueError as error:
+        raise Problem(f"{path}: {error}; nothing was changed") from error
+    if not all("comparison" in row for row in rows):
+        raise Problem(f"{path} has no column `comparison`; nothing was changed")
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from extes.collection.remote import Dataset
 from extes.errors import Problem
@@ -24,9 +25,11 @@ def named(repo: str, default: str = "private") -> Dataset | None:
         raise Problem(f"EXTES_RATINGS_VISIBILITY is {visibility!r}; it is private (complete) or public (redacted)")
     from huggingface_hub import get_token
 
-    token = get_token()
+    token = get_token() or ""
     if not token:
         raise Problem(f"ratings should go to {repo}, but there is no token: set HF_TOKEN to one with write access")
+    if not re.fullmatch("[!-~]+", token):  # a client would quote it whole in its complaint
+        raise Problem("HF_TOKEN has characters that no token has (spaces, control characters): copy it again")
     return Dataset(repo, visibility == "public", token)
 
 

@@ -131,3 +131,41 @@ def test_push_and_restore_are_commands_too(group, tmp_path, capsys):
     assert "7 events came" in capsys.readouterr().out
     assert main(["ratings", "summary", "--data", str(tmp_path / "all")]) == 0
     assert "1 ratings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("config", "column"), [("ratings", "answers"), ("events", "body")])
+def test_a_column_that_was_taken_out_is_named(group, config, column):
+    import io
+
+    import pyarrow.parquet as pq
+
+    group.rate()
+    group.sync()
+    files = group.hub.files(REPO, "dataset")
+    path = next(p for p in files if p.startswith(f"{config}/") and shards.batch_of(p))
+    sink = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(files[path])).drop_columns([column]), sink)
+    group.dataset.commit({path: sink.getvalue()}, "changed")
+    (problem,) = check(group.store, group.dataset).problems
+    assert column in problem
+
+
+def test_a_damaged_file_stops_a_purge_with_its_name(group, capsys):
+    token, _ = group.rate(2)
+    asyncio.run(group.conduct.withdraw(group.receipts[token]))
+    group.sync()
+    group.dataset.commit({"ratings/odd.parquet": b"no shard"}, "by hand")
+    assert main(["ratings", "purge", "--data", str(group.folder / "data"), "--repo", REPO]) == 2
+    assert "ratings/odd.parquet" in capsys.readouterr().err
+
+
+def test_an_empty_name_of_a_dataset_is_told(group, capsys):
+    assert main(["ratings", "purge", "--data", str(group.folder / "data"), "--repo", ""]) == 2
+    assert "owner/name" in capsys.readouterr().err
+
+
+def test_a_token_that_is_no_token_is_told_and_not_shown(group, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret\x0bpart")
+    assert main(["ratings", "purge", "--data", str(group.folder / "data"), "--repo", REPO]) == 2
+    told = capsys.readouterr().err
+    assert "HF_TOKEN" in told and "hf_secret" not in told
