@@ -182,7 +182,10 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         except Refused:
             return nothing
         if view["state"] == "rated":
-            done = await conduct.rate(kept["comparison"], None)
+            try:
+                done = await conduct.rate(kept["comparison"], None)
+            except Refused as error:  # withdrawn beside this, or a receipt whose key is gone
+                raise refusal(error) from None
             note = html.receipt(done["receipt"], done["reveal"])
             return [kept["comparison"], [], *[gr.skip()] * 4, *show(end, again, note=note)]
         if view["state"] != "open":

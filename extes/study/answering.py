@@ -40,6 +40,7 @@ class Failed(Exception):
     """An exchange that cannot be completed. ``reason`` is a key of the texts' ``stopped``."""
 
     def __init__(self, reason: str, side: Side | None, detail: str) -> None:
+        detail = detail.encode("utf-8", "replace").decode("utf-8")  # it is kept, and no file holds half a character
         super().__init__(detail)
         self.reason, self.side, self.detail = reason, side, detail
 
@@ -85,7 +86,9 @@ async def _reply(
     except Exception as error:  # whatever an arm raises is that arm's failure, and both sides' end
         detail = str(error) if isinstance(error, ArmError) else f"arm {arm.name}: {type(error).__name__}: {error}"
         raise Failed("arm_failed", side, detail) from error
-    said = tidy("".join(parts), finish)
+    # Pieces may cut a character into halves: put them together, for no file holds a half.
+    whole = "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    said = tidy(whole, finish)
     if not said:
         raise Failed("arm_failed", side, f"arm {arm.name} said nothing")
     if screen.harmful(said):

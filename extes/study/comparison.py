@@ -54,10 +54,12 @@ class Comparison:
 def fold(events: Iterable[Event]) -> Comparison | None:
     """The comparison that events of one comparison add up to; ``None`` if it was never opened."""
     comparison: Comparison | None = None
+    withdrawn = False
     for event in events:
+        withdrawn = withdrawn or event.kind == "withdrawn"  # wherever it stands: two machines' clocks may differ
         if event.kind == "opened":
             comparison = Comparison(event.comparison or "", event.at, event.body)
-        elif comparison is None or (comparison.state in ("rated", "voided", "withdrawn") and event.kind != "withdrawn"):
+        elif comparison is None or comparison.state in ("rated", "voided"):
             continue  # two portals may each have ended it; the first ending is the one
         elif event.kind == "exchanged":
             body = event.body
@@ -67,9 +69,7 @@ def fold(events: Iterable[Event]) -> Comparison | None:
             comparison = replace(comparison, state="voided", void_reason=event.body["reason"])
         elif event.kind == "rated":
             comparison = replace(comparison, state="rated", rated=event.body, rated_at=event.at, rated_event=event)
-        elif event.kind == "withdrawn":
-            comparison = replace(comparison, state="withdrawn")
-    return comparison
+    return replace(comparison, state="withdrawn") if comparison and withdrawn else comparison
 
 
 def fold_all(events: Iterable[Event]) -> list[Comparison]:

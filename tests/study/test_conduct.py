@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from extes.arms.arm import ArmError, Piece
 from extes.study.comparison import fold_all
 from extes.study.conduct import Conduct
 from extes.study.config import load
@@ -387,6 +388,54 @@ def test_half_a_character_does_no_harm(tmp_path):
         assert (await study.conduct.rate(token, RATING | {"comment": "\ud83d"}))["receipt"]
         with pytest.raises(Refused, match="not known"):
             await study.say("\ud83d", "x")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [(["Hello \ud83d", "\ude00 there."], "Hello \U0001f600 there."), (["Hello \ud83d"], "Hello \ufffd")],
+)
+def test_half_a_character_of_an_arm_does_no_harm(tmp_path, pieces, text):
+    async def go():
+        study = Study(tmp_path)
+
+        async def halves(messages, cap, seed):
+            for piece in pieces:
+                yield Piece(piece, tokens=1)
+            yield Piece("", finish="stop")
+
+        study.arms["warm_7b_arm"].reply = halves
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        assert text in (await study.say(token))[-1].values()
+
+    asyncio.run(go())
+
+
+def test_half_a_character_in_an_arms_complaint_does_no_harm(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+
+        async def broken(messages, cap, seed):
+            raise ArmError("no \ud83d")
+            yield
+
+        study.arms["warm_7b_arm"].reply = broken
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        assert (await study.say(token))[-1]["stopped"]["reason"] == "arm_failed"
+
+    asyncio.run(go())
+
+
+def test_a_withdrawal_counts_though_a_clock_puts_it_first(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+        token = await study.through()
+        kept = await study.conduct.rate(token, RATING)
+        await study.conduct.withdraw(kept["receipt"])
+        events = [e for e in study.store.events() if e.comparison]
+        (comparison,) = fold_all([events[-1], *events[:-1]])
+        assert comparison.state == "withdrawn"
 
     asyncio.run(go())
 
