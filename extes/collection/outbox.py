@@ -112,6 +112,10 @@ class Outbox:
         self._thread.join(seconds)
         return not self._thread.is_alive() and self._failures == 0
 
+    @property
+    def busy(self) -> bool:
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         store = None
         wait = 0.0

@@ -66,6 +66,17 @@ def test_a_stop_signal_sends_what_is_left_and_an_empty_disk_begins_where_it_ende
     assert told.returncode == 0 and "It says what the log says." in told.stdout
 
 
+def test_a_hub_that_hangs_does_not_hold_up_the_stop(served, hub):
+    running = served().start()
+    rated(Client(running.url, verbose=False))
+    hub.fail("lfs_upload", "slow", times=None, seconds=55)
+    began = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began < 30, running.output()  # a container has about thirty seconds
+    assert "the next start sends them" in running.output()
+    hub.heal()
+
+
 def running_env(running: Portal) -> dict[str, str]:
     import os
 
