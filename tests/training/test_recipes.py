@@ -1,6 +1,7 @@
 """Recipes and the errors around them: whatever is wrong is told in one sentence with the place and the way out."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -96,6 +97,26 @@ def test_what_cannot_be_trained_is_told_before_anything_is_written(overrides, to
     with pytest.raises(Problem, match=told):
         tune(recipe, tmp_path / "run", say=None)
     assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("tokenizer.json", b"", "the tokenizer of"),
+        ("config.json", b"{bad", "cannot be loaded"),
+        ("config.json", b'{"model_type": "t5"}', "cannot be loaded"),
+        ("model.safetensors", b"cut off", "cannot be loaded"),
+    ],
+)
+def test_a_base_with_a_broken_file_is_told(file, content, told, base, dialogues, tmp_path):
+    broken = shutil.copytree(base, tmp_path / "broken")
+    (broken / file).write_bytes(content)
+    recipe = tiny.small("lora", broken, dialogues)
+    with pytest.raises(Problem, match=told):
+        tune(recipe, tmp_path / "run", say=None)
+    if file != "model.safetensors":  # which a dry run does not read
+        with pytest.raises(Problem, match=told):
+            plan(recipe)
 
 
 def test_llama_adapter_says_which_models_it_fits(dialogues, tmp_path):
