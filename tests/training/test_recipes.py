@@ -218,6 +218,17 @@ def test_from_the_command_line_a_mistake_is_one_line_and_no_traceback(base, dial
     assert done.stderr.startswith("finetune: --set learning_rat=3: there is no key") and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("rows", ["0", "-1"])
+def test_show_mask_of_no_rows_does_not_train_instead(rows, base, dialogues, tmp_path, monkeypatch):
+    command = ["finetune.py", "--config", str(LORA), "--show-mask", rows, "--output", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", [*command, "--set", f"base={base}"])
+    from training import finetune
+
+    with pytest.raises(SystemExit):
+        finetune.main()
+    assert not (tmp_path / "run").exists()
+
+
 def test_show_mask_prints_dialogues_with_the_trained_words_marked(base, dialogues, monkeypatch, capsys):
     from training import finetune
 
