@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from extes.errors import Problem
+from extes.hub.merge import stop_at
 from training.recipe import Recipe
 
 
@@ -126,7 +127,7 @@ def save(model: Any, tokenizer: Any, folder: Path, base_name: str = "", state_di
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a card; the run writes the real one
     else:
         model.config.use_cache = True
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        stop_at(model, tokenizer.eos_token_id)
         model.save_pretrained(folder, state_dict=state_dict)
     tokenizer.save_pretrained(folder)
 
