@@ -190,7 +190,7 @@ def report(tuned: Sequence[Tuned], out: Path, picture: str) -> str:
         tokens=first["trained_tokens"],
         seed=first["seed"],
         data=", ".join(first["sources"]),
-        out=f"{out.parent.name}/{out.name}",
+        out=(Path(out.parent.name) / out.name).as_posix(),
         runs=" ".join(f"RUNS/{t.record['strategy']}" for t in others),
         code=", ".join(sorted({t.record["code_version"][:12] for t in others})),
         draws=DRAWS,

@@ -43,6 +43,8 @@ def main() -> int:
     args = parser().parse_args()
     if not (args.output or args.dry_run or args.show_mask):
         parser().error("name a run folder with --output, or look first with --dry-run or --show-mask")
+    if args.show_mask is not None and args.show_mask < 1:
+        parser().error("--show-mask takes how many rows to print: 1 or more")
     first = os.environ.get("RANK", "0") == "0"
     try:
         from training import recipe as recipes
@@ -51,9 +53,9 @@ def main() -> int:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to install what nothing here needs
         from training import tune  # torch and transformers: only once the recipe is known to be good
 
-        if args.show_mask:
+        if args.show_mask and first:
             _show(recipe, args.show_mask)
-        if args.dry_run:
+        if args.dry_run and first:
             print(tune.plan(recipe))
         if args.output and not args.dry_run and not args.show_mask:
             tune.tune(recipe, args.output)

@@ -18,6 +18,8 @@ from extes.errors import Problem
 from training.data import Example
 from training.template import IGNORED
 
+LARGEST = 700  # nats a token or word: e to this power is about the largest number there is
+
 
 @dataclass(frozen=True)
 class Score:
@@ -57,7 +59,7 @@ def score(model: Any, examples: Sequence[Example], batch: int = 8) -> Score:
         model.train(was_training)
     if not total.tokens:
         raise Problem("there is no supporter token to score: hold out dialogues that have supporter turns")
-    if not math.isfinite(total.nll):
+    if not math.isfinite(total.nll) or total.nll > LARGEST * min(total.tokens, total.words or total.tokens):
         raise Problem(
             f"the perplexity is not a number (summed loss {total.nll}): the weights or the precision are broken. "
             "Load the model in float32; if it was just tuned, lower the learning rate and tune again."

@@ -109,6 +109,8 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step = state.global_step
+        if self.step == state.max_steps:
+            control.should_log = True  # the steps since the last log are part of the run, and of its time
         if self.line.over_itself and not control.should_log:
             now = time.monotonic()
             speed = self._tokens(self.logged, self.step) / (now - self.clock)

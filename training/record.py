@@ -74,7 +74,3 @@ def same_data(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) -
             f"{folder.path} was begun with other data: {', '.join(changed)} changed since. Bring the old files back to "
             "go on, or give this run another --output"
         )
-
-
-def _device(gpu: bool) -> str:
-    return torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

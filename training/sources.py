@@ -219,9 +219,14 @@ def row_dialogue(row: dict[str, Any], id: str, repairs: list[str]) -> Dialogue:
         return _chat(row["messages"], str(row.get("id", id)), repairs)
     if isinstance(row.get("turns"), list):
         provenance = row.get("provenance", {})
-        provenance = json.loads(provenance) if isinstance(provenance, str) else provenance
+        try:
+            provenance = json.loads(provenance) if isinstance(provenance, str) else provenance
+        except ValueError as error:
+            raise DialogueError("bad_provenance", "provenance is a table, or one as JSON") from error
         return dialogue.from_json({"id": id, "description": ""} | row | {"provenance": provenance})
     if isinstance(row.get("content"), list):
+        if not all(isinstance(said, dict) for said in row["content"] if said):
+            raise DialogueError("bad_turn", "a turn is a table")
         content = [{k: v for k, v in said.items() if v is not None} for said in row["content"] if said]
         return wild.dialogue_of(row | {"content": content}, repairs)
     raise DialogueError("unknown_form", 'a row has "turns", "messages" or "content"')
@@ -241,8 +246,10 @@ def _chat(messages: list[Any], id: str, repairs: list[str]) -> Dialogue:
             repairs.append("empty_text")
             continue
         speaker = "seeker" if message["role"] == "user" else "supporter"
-        train = message.get("train") is not False
-        turns.append(Turn(speaker, message["content"].strip(), message.get("strategy") or None, train))
+        train, strategy = message.get("train") is not False, message.get("strategy") or None
+        if not isinstance(strategy, str | None):
+            raise DialogueError("bad_message", 'a message\'s "strategy" is a name')
+        turns.append(Turn(speaker, message["content"].strip(), strategy, train))
     if not any(t.speaker == "supporter" for t in turns):
         raise DialogueError("no_supporter_turn", "there is no supporter turn")
     return Dialogue(id, None, "", tuple(wild.joined(turns, repairs)), {"source": "chat"})

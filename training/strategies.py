@@ -17,14 +17,23 @@ from typing import Any
 import peft
 import torch
 from peft.tuners.tuners_utils import BaseTuner
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from extes.errors import Problem
+from extes.hub.merge import stop_at
 from training.recipe import Recipe
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
-    return AutoTokenizer.from_pretrained(_base(recipe), revision=recipe.base_revision or None)
+    base = _base(recipe)
+    try:
+        return AutoTokenizer.from_pretrained(base, revision=recipe.base_revision or None)
+    except Exception as error:  # a broken file raises whatever its reader raises
+        raise Problem(
+            f"the tokenizer of {base!r} cannot be loaded: {_first_line(error)}. It belongs beside the weights, as "
+            "tokenizer.json and tokenizer_config.json"
+        ) from error
 
 
 def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
@@ -34,10 +43,14 @@ def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
     """
     base, revision = _base(recipe), recipe.base_revision or None
     if shape_only:
-        config = AutoConfig.from_pretrained(base, revision=revision)
+        try:
+            config = AutoConfig.from_pretrained(base, revision=revision)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config)
+        except (OSError, ValueError) as error:
+            raise Problem(f"the base model {base!r} cannot be loaded: {_first_line(error)}") from error
         _fits_context(recipe, config)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+        return model
     arguments: dict[str, Any] = {"dtype": base_dtype(recipe)}
     if recipe.quantization is not None:
         arguments["quantization_config"] = _quantization(recipe.quantization)
@@ -45,7 +58,7 @@ def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
         arguments["device_map"] = {"": _own_device()}
     try:
         model = AutoModelForCausalLM.from_pretrained(base, revision=revision, **arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise Problem(f"the base model {base!r} cannot be loaded: {_first_line(error)}") from error
     _fits_context(recipe, model.config)
     if recipe.quantization is not None:
@@ -114,7 +127,7 @@ def save(model: Any, tokenizer: Any, folder: Path, base_name: str = "", state_di
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a card; the run writes the real one
     else:
         model.config.use_cache = True
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        stop_at(model, tokenizer.eos_token_id)
         model.save_pretrained(folder, state_dict=state_dict)
     tokenizer.save_pretrained(folder)
 

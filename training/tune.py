@@ -175,7 +175,8 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
             tell(f"resuming at step {start} of {work.steps}")
         started = folder.read("run.json") if folder.has("run.json") else record
         same_data(folder, started, record)
-        metrics = folder.read("metrics.json") if folder.has("metrics.json") else []
+        # Of the base alone: an attempt that was killed while it wrote its folder has left the tuned model's there, too
+        metrics = [m for m in folder.read("metrics.json") if m["of"] == "base"] if folder.has("metrics.json") else []
         everyone.wait_for_everyone()
 
         # Sharded weights can be read by all processes together only, and only once the trainer has wrapped them.

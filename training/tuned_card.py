@@ -100,7 +100,7 @@ def card(record: dict[str, Any], metrics: list[dict[str, Any]]) -> ModelCard:
     hashes = "\n".join(f"- `{digest[:16]}…` {source}" for source, digest in record["data_sha256"].items())
     licence = record["licence"]
     body = TEXT.format(
-        title=name[0].upper() + name[1:],
+        title=name,
         what=f"{'An adapter for' if record['weights'] == 'adapter' else 'A fully tuned'} `{record['base']}`.",
         scores=scores or "| none held out | | | |",
         sources=f"{sources}\n\nSHA-256 of what was read:\n\n{hashes}",

@@ -116,19 +116,21 @@ def _use(repo: str, base: Base, adapter: bool) -> str:
             f'base = AutoModelForCausalLM.from_pretrained("{base.name}"{revision})\n'
             f'model = PeftModel.from_pretrained(base, "{repo}")'
         )
+        stop = ", eos_token_id=tokenizer.eos_token_id"  # the base may end texts with another token
         arm = f'base = "{base.name}"\nadapter = "{repo}"'
     else:
         load = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             f'model = AutoModelForCausalLM.from_pretrained("{repo}")'
         )
+        stop = ""  # the weights carry their own
         arm = f'base = "{repo}"'
     return f"""```python
 {load}
 tokenizer = AutoTokenizer.from_pretrained("{repo}")
 messages = [{{"role": "user", "content": "I failed my exam and I don't know how to tell my parents."}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-reply = model.generate(**inputs, max_new_tokens=80)[0, inputs["input_ids"].shape[1] :]
+reply = model.generate(**inputs, max_new_tokens=80{stop})[0, inputs["input_ids"].shape[1] :]
 print(tokenizer.decode(reply, skip_special_tokens=True))
 ```
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from extes.errors import Problem
 from extes.hub.run import Run
@@ -34,7 +35,7 @@ def check_mergeable(run: Run) -> None:
 def merge(run: Run, folder: Path) -> None:
     """Write the merged weights into ``folder``, all or nothing. Raises :class:`Problem` if the base is missing."""
     import peft
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     where = str(run.recipe.get("base") or run.record.base)
@@ -49,6 +50,7 @@ def merge(run: Run, folder: Path) -> None:
     tuned = peft.PeftModel.from_pretrained(base, run.weights)
     whole = tuned.merge_and_unload()
     whole.config.use_cache = True
+    stop_at(whole, AutoTokenizer.from_pretrained(run.weights).eos_token_id)
     staged = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staged, ignore_errors=True)
     whole.save_pretrained(staged)
@@ -56,3 +58,14 @@ def merge(run: Run, folder: Path) -> None:
         if path.is_file() and not path.name.startswith(("adapter_", "README")):
             shutil.copyfile(path, staged / path.name)  # tokenizer and template
     staged.rename(folder)
+
+
+def stop_at(model: Any, end_of_turn: int | None) -> None:
+    """Have the saved model stop generating where a turn ends; its base may end texts with another token."""
+    settings = model.generation_config
+    settings.eos_token_id = settings.eos_token_id if end_of_turn is None else end_of_turn
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        # Some published bases (Vicuna) give a temperature and forget this; changed, they would not be saved without.
+        settings.do_sample = True

@@ -68,6 +68,7 @@ class Run:
     def local_names(self) -> dict[str, str]:
         """Every folder or file of this machine that the recipe names, and its last part, which is all others need."""
         found = {str(self.path.resolve()): self.path.name, str(Path.home()): "~"}
+        found.pop("/", None)  # some containers give their user no other home
         for value in _strings(self.recipe):
             kind, colon, where = value.partition(":")
             where = where if colon and kind.isalpha() else value

@@ -18,6 +18,8 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 from extes.cli import main, parser
 from extes.hub import send
+from extes.hub.merge import merge
+from extes.hub.run import read_run
 from tests.conftest import ROOT
 from tests.hub.server import Hub, User
 
@@ -433,6 +435,26 @@ def test_a_missing_shard_is_told(make_run: MakeRun, capsys: pytest.CaptureFixtur
     (run / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     shutil.move(run / "model" / "model.safetensors", run / "model" / "model-00001-of-00002.safetensors")
     assert "lacks model-00002-of-00002.safetensors" in refused(run, "extes/full", capsys)
+
+
+def test_merged_weights_stop_where_the_template_ends_a_turn(make_run: MakeRun, weights: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    base = shutil.copytree(weights / "base", tmp_path / "base")
+    # As LLaMA-3's base, which ends texts and turns unlike, and as Vicuna's settings, which do not hold together
+    settings = {"eos_token_id": 1, "temperature": 0.9, "top_p": 0.6}
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    run = make_run(base=str(base))
+    tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
+    tokenizer.eos_token = "<|user|>"
+    tokenizer.save_pretrained(run / "adapter")
+    merge(read_run(run), tmp_path / "merged")
+    assert GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id == tokenizer.eos_token_id == 2
+
+
+def test_a_home_at_the_root_does_not_spoil_every_slash(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/")
+    assert "/" not in read_run(make_run()).local_names
 
 
 def test_a_missing_base_stops_a_merge(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:

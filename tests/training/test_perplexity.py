@@ -111,3 +111,7 @@ def test_a_model_that_gives_no_number_is_an_error(model, examples):
         broken.lm_head.weight[3] = float("nan")
     with pytest.raises(Problem, match="not a number"):
         score(broken, examples)
+    with torch.no_grad():
+        broken.lm_head.weight.copy_(model.lm_head.weight * 1e6)  # finite, but no perplexity: exp would overflow
+    with pytest.raises(Problem, match="not a number"):
+        score(broken, examples)

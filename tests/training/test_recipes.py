@@ -1,6 +1,7 @@
 """Recipes and the errors around them: whatever is wrong is told in one sentence with the place and the way out."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -96,6 +97,26 @@ def test_what_cannot_be_trained_is_told_before_anything_is_written(overrides, to
     with pytest.raises(Problem, match=told):
         tune(recipe, tmp_path / "run", say=None)
     assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("tokenizer.json", b"", "the tokenizer of"),
+        ("config.json", b"{bad", "cannot be loaded"),
+        ("config.json", b'{"model_type": "t5"}', "cannot be loaded"),
+        ("model.safetensors", b"cut off", "cannot be loaded"),
+    ],
+)
+def test_a_base_with_a_broken_file_is_told(file, content, told, base, dialogues, tmp_path):
+    broken = shutil.copytree(base, tmp_path / "broken")
+    (broken / file).write_bytes(content)
+    recipe = tiny.small("lora", broken, dialogues)
+    with pytest.raises(Problem, match=told):
+        tune(recipe, tmp_path / "run", say=None)
+    if file != "model.safetensors":  # which a dry run does not read
+        with pytest.raises(Problem, match=told):
+            plan(recipe)
 
 
 def test_llama_adapter_says_which_models_it_fits(dialogues, tmp_path):
@@ -195,6 +216,17 @@ def test_from_the_command_line_a_mistake_is_one_line_and_no_traceback(base, dial
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.startswith("finetune: --set learning_rat=3: there is no key") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("rows", ["0", "-1"])
+def test_show_mask_of_no_rows_does_not_train_instead(rows, base, dialogues, tmp_path, monkeypatch):
+    command = ["finetune.py", "--config", str(LORA), "--show-mask", rows, "--output", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", [*command, "--set", f"base={base}"])
+    from training import finetune
+
+    with pytest.raises(SystemExit):
+        finetune.main()
+    assert not (tmp_path / "run").exists()
 
 
 def test_show_mask_prints_dialogues_with_the_trained_words_marked(base, dialogues, monkeypatch, capsys):

@@ -119,6 +119,16 @@ def test_killed_after_its_last_step_it_takes_no_further_one(base, dialogues, tmp
     assert learnt(tmp_path / "run") == learnt(tmp_path / "unbroken")
 
 
+def test_killed_while_it_is_written_down_a_run_holds_each_figure_once(base, dialogues, tmp_path, monkeypatch):
+    recipe = tiny.small("lora", base, dialogues, *STEPS)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "finish", lambda *_: (_ for _ in ()).throw(Stopped))
+        with pytest.raises(Stopped):
+            tune(recipe, tmp_path / "run", say=None)
+    found = tune(recipe, tmp_path / "run", say=None).metrics
+    assert len({(m["name"], m["dataset"], m["of"]) for m in found}) == len(found) == 4
+
+
 def test_a_finished_run_does_nothing_and_another_recipe_is_refused(base, dialogues, tmp_path):
     run = tmp_path / "run"
     recipe = tiny.small("lora", base, dialogues)

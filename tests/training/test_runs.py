@@ -146,6 +146,15 @@ def test_a_log_cut_off_in_its_last_line_is_taken_up(tmp_path):
     assert [e["step"] for e in log.rewind(2)] == [1, 2] == [e["step"] for e in log.entries()]
 
 
+def test_steps_after_the_last_full_log_are_logged_and_timed(made, tmp_path):
+    base, dialogues, _ = made
+    recipe = tiny.small("lora", base, dialogues, "max_steps=3", "log_steps=2")
+    record = tune(recipe, tmp_path / "run", say=None).record
+    entries = Log(tmp_path / "run" / "log.jsonl").entries()
+    assert [e["step"] for e in entries] == [2, 3]
+    assert record["seconds"] == round(entries[-1]["seconds"], 1)
+
+
 def test_one_line_in_a_terminal_and_lines_in_a_file():
     class Terminal(io.StringIO):
         def isatty(self):

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from extes import cli, seeds, wild
-from extes.dialogue import Dialogue, Turn, write_jsonl
+from extes.dialogue import Dialogue, DialogueError, Turn, write_jsonl
 from extes.errors import Problem
 from extes.generation.pool import Pool
 from tests.generation.server import Behaviour, running
@@ -160,6 +160,20 @@ def test_a_hub_dataset_is_read_in_each_of_its_forms(hub, tmp_path):
         repo_type="dataset",
     )
     assert not read("hub:extes/chat").dialogues and read(f"hub:extes/chat@{first}").dialogues == source.dialogues
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"turns": TURNS, "provenance": "reddit"}, "bad_provenance"),
+        ({"content": ["Hello", "Hi"]}, "bad_turn"),
+        ({"messages": [{"role": "assistant", "content": "Hello", "strategy": ["Question"]}]}, "bad_message"),
+    ],
+)
+def test_a_row_of_almost_a_known_form_is_refused_with_a_code(row, code):
+    with pytest.raises(DialogueError) as refused:
+        row_dialogue(row, "x/1", [])
+    assert refused.value.code == code
 
 
 def test_a_hub_dataset_that_cannot_be_had_is_an_error(hub):

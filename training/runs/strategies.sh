@@ -8,7 +8,7 @@ corpora=$1 runs=$2 base=${3:-models/starter-base}
 steps=${STEPS:-130} batch=${BATCH:-8}
 
 # The recipes' learning rates are those of the field, for models of billions of parameters. A model of some millions
-# takes larger steps: 4 to 50 times the recipe's here, set by hand, not searched for.
+# takes larger steps: 2 to 50 times the recipe's here, set by hand, not searched for.
 common=(--set "base=$base" --set base_name=models/starter-base --set licence=cc-by-nc-4.0
     --set "max_steps=$steps" --set "batch=$batch" --set warmup_steps=20 --set gradient_checkpointing=false
     --set "data.train=[\"seeds\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 --set data.held_out.per_mille=100

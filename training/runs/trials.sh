@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What size, vocabulary, learning rate and mixture? Short runs of equal compute (parameters x tokens), one table.
 #   bash training/runs/trials.sh CORPORA_DIR RUN_DIR > table.md
-# Every run resumes if killed and does nothing if finished. Short runs favour small models: read the table with that in
+# A killed run begins again; a finished one does nothing. Short runs favour small models: read the table with that in
 # mind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
