@@ -68,7 +68,8 @@ def _differences(
         expected = [r for r in expected if r["comparison"] in there or not withdrawn(r["comparison"])]
     nameless = any(row.get("rater") == "" for row in expected)
     columns = set(expected[0] if expected else found[0] if found else ()) - {"schema_version"}
-    if found and (found[0].get("schema_version") or shards.SCHEMA_VERSION) < shards.SCHEMA_VERSION:
+    version = found[0].get("schema_version") if found else None
+    if version is not None and version < shards.SCHEMA_VERSION:
         columns &= set(found[0])  # an older schema lacks some
     columns -= {"rater"} if nameless else set()  # without the key, a pseudonym cannot be computed again
     wanted = [{k: v for k, v in row.items() if k in columns} for row in expected]
