@@ -59,6 +59,7 @@ def main() -> int:
             print(tune.plan(recipe))
         if args.output and not args.dry_run and not args.show_mask:
             tune.tune(recipe, args.output)
+            _leave_together()
     except Problem as problem:
         # All processes meet the same mistake in a recipe; only what one alone can meet is told by the others too.
         if first or type(problem) is not Problem:
@@ -68,6 +69,15 @@ def main() -> int:
         print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _leave_together() -> None:
+    """Of many processes, none ends while another still holds a connection to it: that aborts, though all is written."""
+    from accelerate import PartialState
+
+    everyone = PartialState()
+    everyone.wait_for_everyone()
+    everyone.destroy_process_group()
 
 
 def _show(recipe: object, count: int) -> None:

@@ -91,7 +91,7 @@ def test_an_adapter_of_any_kind_says_what_its_model_generates(config, tmp_path):
     for name, weight in tuned.named_parameters():
         if weight.requires_grad:
             gate = "gate" in name  # closed as it comes; opened, so that the adapter shows
-            weight.data = torch.ones_like(weight) if gate else weight.data + torch.randn_like(weight)
+            weight.data = torch.full_like(weight, 10.0) if gate else weight.data + torch.randn_like(weight)
     tuned.save_pretrained(tmp_path)
     ids = tokenizer.apply_chat_template(HELLO, add_generation_prompt=True, return_dict=True, return_tensors="pt")
     greedy = tuned.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
