@@ -24,16 +24,6 @@ target_modules = ["q_proj", "v_proj"]
 """
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def dialogues(tmp_path_factory):
-    return tiny.write_dialogues(tmp_path_factory.mktemp("data") / "made.jsonl")
-
-
 def logits(model):
     ids = torch.arange(5, 45).reshape(2, 20)
     with torch.inference_mode():

@@ -19,16 +19,6 @@ from training.tune import plan, tune
 LORA = tiny.RECIPES / "lora.toml"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def dialogues(tmp_path_factory):
-    return tiny.write_dialogues(tmp_path_factory.mktemp("data") / "made.jsonl")
-
-
 @pytest.mark.parametrize("path", sorted(tiny.RECIPES.glob("*.toml")), ids=lambda p: p.stem)
 def test_a_recipe_is_named_as_its_file_and_written_back_in_full(path, tmp_path):
     recipe = recipes.load(path, ["base=x", 'data.train=["seeds", "esconv:a \\"b\\".jsonl"]'])

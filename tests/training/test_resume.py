@@ -20,16 +20,6 @@ from training.tune import tune
 STEPS = ["max_steps=12", "log_steps=1", "save_steps=2", "eval_steps=4"]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def dialogues(tmp_path_factory):
-    return tiny.write_dialogues(tmp_path_factory.mktemp("data") / "made.jsonl")
-
-
 def learnt(run):
     """What must not depend on whether a run was broken off: weights, losses and scores; not the clock's figures."""
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
