@@ -7,11 +7,22 @@ study names; it is never part of the study, its hash, a page or a log.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from extes.arms.arm import ArmError, Messages, Piece, Sampling
+
+_NAME = re.compile(r"[\w.-]{1,64}")
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, without the server's own words: some send the request back in them, a person's message with it,
+    and this goes to the log."""
+    fields = [getattr(error, key, None) for key in ("status_code", "code", "type", "param")]
+    known = [str(f) for f in fields if f is not None and _NAME.fullmatch(str(f))]
+    return f"{type(error).__name__} ({', '.join(known)})" if known else type(error).__name__
 
 
 @dataclass
@@ -72,7 +83,7 @@ class RemoteArm:
             AttributeError,
             TypeError,
         ) as error:  # the last three: malformed answers
-            raise ArmError(f"arm {self.name}: {type(error).__name__}: {error}") from error
+            raise ArmError(f"arm {self.name}: {_told(error)}") from None
         if finish not in ("stop", "length"):
             raise ArmError(f"arm {self.name}: the answer ended with {finish!r}, which is no proper end")
         yield Piece("", finish="length" if finish == "length" else "stop")
