@@ -64,6 +64,8 @@ class Engine:
         with self._loading:
             if self.ready:
                 return
+            import warnings
+
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
             from transformers.utils import logging
@@ -71,6 +73,8 @@ class Engine:
 
             if Path(self.base).is_dir():  # read in a moment; a bar is for downloads
                 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+            # An adapter may change input and output embeddings apart (training/extract.py); nothing is merged here.
+            warnings.filterwarnings("ignore", message=".*tie_word_embeddings")
             device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
             try:
