@@ -149,6 +149,7 @@ def reply(model: Any, tokenizer: Any, opening: str) -> str:
             attention_mask=asked["attention_mask"],
             max_new_tokens=MAX_NEW_TOKENS,
             pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
             **SAMPLING,
         )[0]
     new = said[asked["input_ids"].shape[1] :]

@@ -185,10 +185,12 @@ def _base(recipe: Recipe) -> str:
 
 def _fits_context(recipe: Recipe, config: Any) -> None:
     context = config.get_text_config().max_position_embeddings
-    if recipe.data.max_length > context:
+    virtual = (recipe.adapter or {}).get("num_virtual_tokens", 0)
+    if recipe.data.max_length + virtual > context:
+        learnt = f", {virtual} of which the strategy's own tokens take" if virtual else ""
         raise Problem(
-            f"data.max_length is {recipe.data.max_length} tokens, and {recipe.base!r} was made for {context}; set it "
-            f"to {context} or less (longer dialogues are cut at turns, and counted)"
+            f"data.max_length is {recipe.data.max_length} tokens, and {recipe.base!r} was made for {context}{learnt}; "
+            f"set it to {context - virtual} or less (longer dialogues are cut at turns, and counted)"
         )
 
 

@@ -89,6 +89,12 @@ def test_what_cannot_be_trained_is_told_before_anything_is_written(overrides, to
     assert not list(tmp_path.glob("run/*"))
 
 
+def test_learnt_prompts_take_their_room_in_the_bases_context(base, dialogues, tmp_path):
+    recipe = tiny.small("prompt", base, dialogues, "data.max_length=512", "adapter.num_virtual_tokens=8")
+    with pytest.raises(Problem, match=r"was made for 512, 8 of which the strategy's own tokens take; set it to 504"):
+        tune(recipe, tmp_path / "run", say=None)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
