@@ -2,7 +2,9 @@
 
     python training/card.py --runs RUN_DIR --corpora DIR --models models
 
-Everything in a card is read from the run folders or computed here from the shipped weights.
+Everything in a card is read from the run folders or computed here from the shipped weights. How the answers read is a
+reader's judgement: ``eval_results/starter-judged.jsonl``, a line for each answer (``opening``, ``reply``,
+``grammatical``, ``about``); a card without it for these very answers does not say.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from training.perplexity import score
 from training.split import Candidate
 
 OPENINGS = 20
+JUDGED = Path(__file__).resolve().parent.parent / "eval_results" / "starter-judged.jsonl"
 ED = "empathetic-dialogues"
 SEED = 1
 MAX_NEW_TOKENS = 72
@@ -60,12 +63,11 @@ support for anyone; the portal that hosts it screens messages and shows help lin
 
 ## How far it gets
 
-To short, everyday messages it answers in grammatical English, mostly in a fitting tone and sometimes to the point; the
-base in one line of sympathy, the tuned model with more of a supporter's manner (understanding, a question). It seldom
-takes up a particular. To the openings of the held-out seeds, which are longer and odder than anything it has read, most
-answers are sympathetic formulas that would fit any message, many miss the point, and some are nonsense. So the bar this
-project sets itself, a reply that is about the message, is reached in part for plain messages, and not for those.
-The tuned model also speaks of a life it does not have ("I have been in a similar situation"), as its corpora do.
+{judged}
+
+A model of this size has no knowledge to speak of and does not follow a thought: it takes up a word or two of the
+message in a frame it has learnt. What it takes up is sometimes the wrong thing, and the longer a conversation lasts,
+the less it holds together.
 """
 
 
@@ -74,11 +76,36 @@ def terms() -> str:
     return f"""## Data and terms
 
 {lines}
+- Exchanges of this project (`training/exchanges/`, written by language-model agents), CC BY 4.0
 - Seeds of this project (tuned model only), CC BY 4.0
 
 Because of EmpatheticDialogues and ESConv the weights are **CC BY-NC 4.0**. No text of the corpora is part of the
 repository. ESConv and the seeds were not seen by the base.
 """
+
+
+def judgement(path: Path, asked: dict[str, Sequence[str]], answers: dict[str, dict[str, str]]) -> str:
+    """How the answers read, in a table; or that nobody has judged these answers."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    known = {(x["opening"], x["reply"]): x for x in lines}
+    rows = []
+    for name, messages in asked.items():
+        for arm in ("base", "tuned"):
+            found = [known.get((m, answers[m][arm])) for m in messages]
+            if None in found:
+                return "Nobody has judged the answers below yet; read them."
+            grammatical, about, both = (
+                sum(all(x[key] for key in keys) for x in found if x)
+                for keys in (("grammatical",), ("about",), ("grammatical", "about"))
+            )
+            rows.append(f"| {name} | {arm} | {grammatical} | {about} | {both} | {len(messages)} |")
+    table = "\n".join(
+        ["| openings | arm | grammatical | about the message | both | of |", "|---|---|---|---|---|---|", *rows]
+    )
+    return (
+        "The answers printed below, first drawn, none left out, judged by a language-model agent that saw message and "
+        "reply in shuffled order and did not know the arm. No person has judged them.\n\n" + table
+    )
 
 
 async def answer(arm: LocalArm, opening: str) -> str:
@@ -90,13 +117,14 @@ async def answer(arm: LocalArm, opening: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="folder with base-1, base-2, base-3 and tuned")
+    parser.add_argument("--runs", type=Path, required=True, help="folder with base-1, base-2, ..., full and tuned")
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--models", type=Path, default=Path("models"))
     args = parser.parse_args()
 
-    stages = [json.loads((args.runs / name / "run.json").read_text()) for name in ("base-1", "base-2", "base-3")]
-    tuned = json.loads((args.runs / "tuned" / "run.json").read_text())
+    folders = sorted(args.runs.glob("base-*"))
+    stages = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    tuned = json.loads((args.runs / "full" / "run.json").read_text())
     base_dir, tuned_dir = args.models / "starter-base", args.models / "starter-tuned"
     engine = Engine(str(base_dir), {"tuned": str(tuned_dir)})
     engine.load()
@@ -104,7 +132,8 @@ def main() -> None:
 
     # Held-out perplexity, both arms, from the weights as shipped
     model = engine.model
-    where = {"train": ("seeds", f"esconv:{corpora.path(args.corpora, 'esconv-part')}")}
+    esconv = f"esconv:{corpora.path(args.corpora, 'esconv-part')}"
+    where = {"train": tuple(esconv if x.startswith("esconv") else x for x in tuned["recipe"]["data"]["train"])}
     config = DataConfig.model_validate(tuned["recipe"]["data"] | where)
     prepared = prepare(config, engine.tokenizer)
     away = {example.id.partition("#")[0] for example in prepared.held_out["seeds"]}
@@ -115,6 +144,7 @@ def main() -> None:
     held = {
         "EmpatheticDialogues": [e for c in told for e in maker.examples(c)[0]],
         "ESConv": prepared.held_out["esconv-part"],
+        "exchanges": prepared.held_out["exchanges"],
         "seeds": prepared.held_out["seeds"],
     }
     table: list[dict[str, Any]] = []
@@ -145,13 +175,12 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
         if d.id in away
     ][:OPENINGS]
 
+    answers = {m: {name: asyncio.run(answer(arm, m)) for name, arm in arms.items()} for m in (*openings, *PLAIN)}
+
     def answered(messages: Sequence[str]) -> str:
-        lines = []
-        for message in messages:
-            lines.append(f"> {message}\n")
-            lines += [f"- **{name}**: {asyncio.run(answer(arm, message))}" for name, arm in arms.items()]
-            lines.append("")
-        return "\n".join(lines)
+        return "\n".join(
+            f"> {m}\n\n" + "".join(f"- **{name}**: {said}\n" for name, said in answers[m].items()) for m in messages
+        )
 
     sampled = f"temperature {SAMPLING.temperature}, top-p {SAMPLING.top_p}, no 4-gram twice, seed {SEED}, not selected"
     samples = (
@@ -164,9 +193,12 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
         f"mixture `{s['arguments']['mixture']}`"
         for n, s in enumerate(stages, 1)
     )
-    logs = [json.loads(x) for x in (args.runs / "base-3" / "log.jsonl").read_text().splitlines()]
+    logs = [json.loads(x) for x in (folders[-1] / "log.jsonl").read_text().splitlines()]
     last = next(e["held_out"] for e in reversed(logs) if "held_out" in e)
     loss = ", ".join(f"{n} {v:.3f} (perplexity {math.exp(v):.1f})" for n, v in last.items())
+    judged = judgement(
+        base_dir / "run" / "judged.jsonl", {"held-out seeds": openings, "plain messages": PLAIN}, answers
+    )
     common = f"{scores}\n{samples}\n{terms()}"
     again = "Made by `bash training/runs/starter.sh`; arguments, data hashes and logs are in `run/`.\n"
     (base_dir / "README.md").write_text(
@@ -177,22 +209,25 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
             what=f"A LLaMA of {stages[0]['parameters'] / 1e6:.1f} M parameters, trained from scratch on conversations "
             f"on {stages[0]['device']}:\n\n{made}\n\nHeld-out loss at the end, in nats per reply token: {loss}.\n\n"
             + again,
+            judged=judged,
         )
         + "\n"
         + common,
         encoding="utf-8",
     )
-    recipe = tuned["recipe"]
+    recipe, extracted = tuned["recipe"], json.loads((tuned_dir / "extract.json").read_text())
     (tuned_dir / "README.md").write_text(
         HEAD.format(
             library="peft",
             base="base_model: starter-base\n",
             title="ExTES Portal starter: tuned for emotional support",
-            what=f"An adapter ({recipe['strategy']}, r = {recipe['adapter']['r']}, every linear layer) on the starter "
-            f"base, tuned for "
-            f"{tuned['steps']} steps of {recipe['batch']} rows on ESConv (the part at hand) and this project's seeds; "
-            f"{tuned['rows']} rows of up to {recipe['data']['max_length']} tokens, loss on supporter tokens only.\n\n"
-            + again,
+            what=f"The starter base, every weight tuned for {tuned['steps']} steps of {recipe['batch']} rows on ESConv "
+            f"(the part at hand) and this project's seeds and exchanges; {tuned['rows']} rows of up to "
+            f"{recipe['data']['max_length']} tokens, loss on supporter tokens only. So that the portal serves both "
+            f"arms from one copy of the weights, what tuning changed is carried as an adapter of rank "
+            f"{extracted['rank']} (`training/extract.py`), which keeps {extracted['kept_least']:.0%} to "
+            f"{extracted['kept_most']:.0%} of the squared change of each matrix.\n\n" + again,
+            judged=judged,
         )
         + "\n"
         + common,

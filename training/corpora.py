@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from training import exchanges
+
 CORPORA = {
     "empathetic-dialogues": "EmpatheticDialogues (Rashkin et al. 2019), CC BY-NC 4.0",
     "self-dialogue": "Self-dialogue corpus (Fainberg et al. 2018), BSD 3-Clause",
@@ -25,7 +27,12 @@ CORPORA = {
 }
 
 HELD_OUT_PER_MILLE = 20
+EXCHANGES_PER_MILLE = 100  # as many as tuning holds out, so that what it scores is new to the base as well
 SITUATIONS = "empathetic-situations"
+EXCHANGES = {
+    "exchanges-by-scenario": "by-scenario",
+    "exchanges-by-kind": "by-kind",
+}  # the folders of training/exchanges
 FEWEST_WORDS = 5  # a situation of fewer is a note, not a message
 
 _SENTENCE_START = re.compile(r"(^|[.!?]\s+)([a-z])")
@@ -81,7 +88,10 @@ def exchanged(id: str, turns: list[tuple[str, str]]) -> Exchanged:
 def read(corpora: Path, name: str) -> Iterator[Exchanged]:
     """The dialogues of a corpus. ``empathetic-situations`` is EmpatheticDialogues told anew: each opens with the
     situation as its speaker first wrote it down, in place of the opening message, and stays on the side of the split
-    where the dialogue is."""
+    where the dialogue is. The exchanges are those of this project, as they are written: people do type so."""
+    if name in EXCHANGES:
+        yield from _exchanges(exchanges.FOLDER / EXCHANGES[name])
+        return
     with gzip.open(path(corpora, name), "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
@@ -97,6 +107,26 @@ def read(corpora: Path, name: str) -> Iterator[Exchanged]:
             yield dialogue
 
 
+def _exchanges(folder: Path) -> Iterator[Exchanged]:
+    found, problems = exchanges.load(folder)
+    if problems:
+        raise ValueError("the exchanges cannot be read:\n" + "\n".join(problems))
+    for one in found:
+        for told in one.variants(exchanges.VARIANTS):
+            turns = tuple(("user" if t.speaker == "seeker" else "assistant", t.text) for t in told.turns)
+            yield Exchanged(told.id, turns, one.id)
+
+
+def sha256(corpora: Path, name: str) -> str:
+    """Of the bytes that a corpus is read from."""
+    if name not in EXCHANGES:
+        return file_hash(path(corpora, name))
+    digest = hashlib.sha256()
+    for file in exchanges.files(exchanges.FOLDER / EXCHANGES[name]):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def path(corpora: Path, name: str) -> Path:
     return corpora / f"{'empathetic-dialogues' if name == SITUATIONS else name}.jsonl.gz"
 
@@ -107,7 +137,8 @@ def split_key(dialogue: Exchanged) -> str:
 
 
 def held_out(dialogue: Exchanged) -> bool:
-    return falls_out(split_key(dialogue), HELD_OUT_PER_MILLE)
+    few = EXCHANGES_PER_MILLE if dialogue.id.startswith("exchange/") else HELD_OUT_PER_MILLE
+    return falls_out(split_key(dialogue), few)
 
 
 def falls_out(key: str, per_mille: int) -> bool:

@@ -12,6 +12,7 @@ Knows transformers and peft; knows nothing of data. Llama-like models only (RMS 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ def carried(folder: RunFolder, output: Path, rank: int) -> str:
     model.half().save_pretrained(output, save_embedding_layers=False)
     (output / "README.md").unlink(missing_ok=True)  # peft's empty form of a card
     AutoTokenizer.from_pretrained(folder.weights).save_pretrained(output)
+    record = {"rank": rank, "kept_least": round(min(shares), 4), "kept_most": round(max(shares), 4)}
+    (output / "extract.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     numbers = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
     return (
         f"wrote {output}: rank {rank}, {numbers:,} parameters; of the squared change of each of {len(shares)} "

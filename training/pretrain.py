@@ -230,7 +230,7 @@ def main() -> None:
     # Export: fp16 on disk (half the size; the loader casts), shards under 10 MB
     record = {
         "arguments": {k: v.name if isinstance(v, Path) else v for k, v in vars(args).items() if k != "corpora"},
-        "data_sha256": {n: corpora.file_hash(corpora.path(args.corpora, n)) for n in mixture},
+        "data_sha256": {n: corpora.sha256(args.corpora, n) for n in mixture},
         "training_tokens": steps * args.batch * args.length,
         "steps": steps,
         "held_out_nats_per_token": {n: round(v, 4) for n, v in last.items()},

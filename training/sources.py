@@ -1,6 +1,7 @@
 """Where training data comes from: one dialogue form out of every file form, with a report whose counts add up.
 
     seeds                                the hand-written dialogues of this repository
+    exchanges[:N]                        its short exchanges, each told in up to N variants (1 unless said)
     esconv:PATH                          ESConv, as published (.json) or one dialogue a line (.jsonl, .jsonl.gz)
     extes:PATH                           ExTES.json as it circulates
     pool:PATH                            the accepted dialogues of a pool (its folder), or canonical JSON lines
@@ -23,9 +24,9 @@ from typing import Any
 from extes import dialogue, seeds, wild
 from extes.dialogue import Dialogue, DialogueError, Report, Turn
 from extes.errors import Problem
-from training import corpora
+from training import corpora, exchanges
 
-FORMS = "seeds, esconv:PATH, extes:PATH, pool:PATH, hub:OWNER/NAME[@REVISION][:SPLIT]"
+FORMS = "seeds, exchanges[:VARIANTS], esconv:PATH, extes:PATH, pool:PATH, hub:OWNER/NAME[@REVISION][:SPLIT]"
 # ESConv's labels differ between the copies that circulate.
 SPELLING = {"Questions": "Question", "Other": "Others"}
 
@@ -45,6 +46,8 @@ def read(spec: str) -> Source:
     kind, _, where = spec.partition(":")
     if spec == "seeds":
         return _seeds()
+    if kind == "exchanges" and (not where or where.isdecimal()):
+        return _exchanges(int(where or 1))
     if kind == "hub" and "/" in where:
         return _hub(where)
     readers: dict[str, Callable[[Path], tuple[list[Dialogue], Report]]]
@@ -73,6 +76,17 @@ def _seeds() -> Source:
     for one in found:
         report.keep(one.id, [])
     return Source("seeds", tuple(found), report, content_sha256(found))
+
+
+def _exchanges(most: int) -> Source:
+    written, problems = exchanges.load()
+    if problems:
+        raise Problem("the exchanges cannot be read:\n" + "\n".join(problems))
+    found = tuple(told for one in written for told in one.variants(most))
+    report = Report("exchanges")
+    for told in found:
+        report.keep(told.id, [])
+    return Source("exchanges", found, report, content_sha256(found))
 
 
 def content_sha256(dialogues: Iterable[Dialogue]) -> str:

@@ -186,8 +186,9 @@ def test_a_hub_dataset_that_cannot_be_had_is_an_error(hub):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("sead", "unknown; a source is one of: seeds, esconv:PATH"),
+        ("sead", "unknown; a source is one of: seeds, exchanges"),
         ("esconv:", "unknown"),
+        ("exchanges:many", "unknown"),
         ("esconv:/no/such/file", "there is no /no/such/file"),
         ("extes:{tmp}", "is a folder; name the file"),
         ("esconv:{tmp}/broken.jsonl.gz", "cannot be read as ESConv"),

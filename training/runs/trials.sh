@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What size, vocabulary, learning rate and mixture? Short runs of equal compute (parameters x tokens), one table.
 #   bash training/runs/trials.sh CORPORA_DIR RUN_DIR > table.md
-# A killed run begins again; a finished one does nothing. Short runs favour small models: read the table with that in
-# mind.
+# A killed run begins again; a finished one does nothing. Short runs favour small models, so the sizes that matter run
+# again with four times the compute: what counts is where the gap goes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpora=$1 runs=$2
@@ -23,4 +23,7 @@ trial large-vocabulary 255 --mixture $mixed --vocab-size 8192
 trial emotional-only 300 --mixture empathetic-dialogues:1,counsel-chat:1
 trial slower 300 --mixture $mixed --lr 3e-3
 trial faster 300 --mixture $mixed --lr 1.2e-2
-python training/trials.py "$runs"/{reference,narrower,wider,small-vocabulary,large-vocabulary,emotional-only,slower,faster}
+trial reference-4x 1200 --mixture empathetic-dialogues:2,counsel-chat:2
+trial narrower-4x 2676 --mixture empathetic-dialogues:3,counsel-chat:3 --hidden 192 --layers 4
+python training/trials.py \
+    "$runs"/{reference,narrower,wider,small-vocabulary,large-vocabulary,emotional-only,slower,faster,reference-4x,narrower-4x}
