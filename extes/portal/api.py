@@ -1,4 +1,4 @@
-"""The contract: ``/start``, ``/say``, ``/rate``, ``/withdraw``, ``/chat``; for scripts, load tests, simulated raters.
+"""The contract: ``/start``, ``/say``, ``/rate``, ``/leave``, ``/withdraw``, ``/chat``; for scripts, load tests, simulated raters.
 
 The pages call the same :class:`Conduct`; this module only turns a refusal into an error that a client can read.
 """
@@ -44,6 +44,13 @@ def add_api(conduct: Conduct) -> None:
         except Refused as error:
             raise refusal(error) from None
 
+    async def leave(comparison: str) -> dict:
+        """End an open comparison without a rating; gives {"stopped": {"reason", "text"}}."""
+        try:
+            return await conduct.leave(comparison)
+        except Refused as error:
+            raise refusal(error) from None
+
     async def withdraw(receipt: str) -> dict:
         """Withdraw the rating that has this receipt."""
         try:
@@ -62,6 +69,7 @@ def add_api(conduct: Conduct) -> None:
     api(start, api_name="start", concurrency_limit=None)
     api(say, api_name="say", concurrency_limit=None)
     api(rate, api_name="rate", concurrency_limit=None)
+    api(leave, api_name="leave", concurrency_limit=None)
     api(withdraw, api_name="withdraw", concurrency_limit=None)
     if conduct.study.chat:
         api(chat, api_name="chat", concurrency_limit=None)

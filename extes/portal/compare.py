@@ -1,4 +1,4 @@
-"""The Compare page: consent, conversation with both sides, rating, receipt.
+"""The Compare page: consent, conversation with both sides, rating, receipt; and the way out of it.
 
 Holds no truth: the token names the comparison, and every step asks :class:`Conduct`. What the browser keeps between
 visits is that token alone, and only after consent.
@@ -28,6 +28,11 @@ DRAWN, CHOSEN, OWN = "Give me one", "Let me choose", "My own"
 def remembered(kept: Any) -> str | None:
     """The token that the browser kept, for a page whose session on the server is gone."""
     return kept.get("comparison") if isinstance(kept, dict) else None
+
+
+def forgotten(kept: Any) -> dict[str, Any] | None:
+    """What the browser keeps once its comparison is over: the rater, who may start another."""
+    return {"rater": kept["rater"]} if isinstance(kept, dict) and "rater" in kept else None
 
 
 def arrive(selector: str) -> str:
@@ -85,11 +90,12 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         )
         send = gr.Button("Send my rating", variant="primary", size="lg")
 
+    stop = gr.Button(words["leave"], visible=False, size="sm", elem_classes="leave")
     end = gr.HTML(visible=False, padding=False)
     again = gr.Button("Start another", visible=False)
     aside.withdrawal(conduct)
 
-    parts = [consent_part, talk_part, rating_part, end, again]
+    parts = [consent_part, talk_part, rating_part, end, again, stop]
 
     def show(*visible: Any, note: str | None = None) -> list[Any]:
         shown = [gr.update(visible=part in visible) for part in parts]
@@ -102,7 +108,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         left = view["minimum_exchanges"] - len(exchanges)
         full = len(exchanges) >= view["maximum_exchanges"]
         step = words["more"].format(left) if left > 0 else words["last"] if full else words["enough"]
-        visible = (talk_part, rating_part) if left <= 0 else (talk_part,)
+        visible = (talk_part, rating_part, stop) if left <= 0 else (talk_part, stop)
         return [
             html.situation(view["scenario"], view["scenario_definition"]),
             html.thread(exchanges),
@@ -172,6 +178,14 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
             raise refusal(error) from None
         return show(end, again, note=html.receipt(kept["receipt"], kept["reveal"], kept.get("help")))
 
+    async def on_leave(token: str | None, kept: Any) -> Any:
+        try:
+            left = await conduct.leave(token or remembered(kept))
+        except Refused as error:
+            raise refusal(error) from None
+        note = html.stopped(left["stopped"]["text"])
+        return [forgotten(kept), None, [], "", *show(end, again, note=note)]
+
     async def on_load(kept: Any) -> Any:
         """Go on with a comparison that a reload or a restart interrupted."""
         nothing = [gr.skip()] * (2 + len(spoken))
@@ -193,8 +207,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         return [kept["comparison"], view["exchanges"], *talking(view, view["exchanges"], words["resumed"])]
 
     def on_again(kept: Any) -> Any:
-        rater = {"rater": kept["rater"]} if isinstance(kept, dict) and "rater" in kept else None
-        return [rater, None, [], "", *show(consent_part)]
+        return [forgotten(kept), None, [], "", *show(consent_part)]
 
     def on_way(way: str) -> Any:
         return gr.update(visible=way == CHOSEN), gr.update(visible=way == OWN)
@@ -208,8 +221,15 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         **quiet,
     )
     beginning.success(None, js=arrive(".situation"))
-    message.submit(on_message, [token, saved, message, said], [said, *spoken], trigger_mode="always_last", **quiet)
+    answering = message.submit(
+        on_message, [token, saved, message, said], [said, *spoken], trigger_mode="always_last", **quiet
+    )
     sending = send.click(on_rate, [token, saved, comment, *answers], parts, trigger_mode="once", **quiet)
+    # An answer under way is dropped, or it would come back over whatever the page shows by then.
+    leaving = stop.click(
+        on_leave, [token, saved], [saved, token, said, message, *parts], trigger_mode="once", cancels=answering, **quiet
+    )
+    leaving.success(None, js=arrive(".stopped"))
     again.click(on_again, saved, [saved, token, said, message, *parts], **quiet)
     sending.success(None, js=arrive(".receipt"))
     demo.load(on_load, saved, [token, said, *spoken], **quiet).success(None, js=arrive(".situation, .receipt"))

@@ -59,7 +59,7 @@ def _side(side: str, text: str, finished: bool) -> str:
 
 
 def stopped(text: str) -> str:
-    return f'<div class="stopped" role="alert">{escape(text)}</div>'
+    return f'<div class="stopped" role="alert" tabindex="-1">{escape(text)}</div>'
 
 
 def receipt(code: str, reveal: Mapping[str, str] | None, help: str | None = None) -> str:

@@ -212,6 +212,22 @@ class Conduct:
             kept["help"] = texts()["compare"]["comment_withheld"]
         return kept
 
+    async def leave(self, token: Any) -> dict[str, Any]:
+        """End a comparison that its rater does not want to go on with; says why it ended. Raises :class:`Refused`.
+
+        What has ended stays as it ended: a rated one is refused, of a void one the first reason is told. A paused study
+        keeps nobody.
+        """
+        comparison = await self._find(token)
+        if comparison.state == "open":
+            await self._void(comparison, "left", {})
+            comparison = await self._find(token)
+        if comparison.state == "withdrawn":
+            raise Refused("This rating was withdrawn.")
+        if comparison.void_reason is None:
+            raise Refused("This comparison is rated. Please reload the page; its receipt withdraws the rating.")
+        return {"stopped": _told(comparison.void_reason)}
+
     async def withdraw(self, receipt: Any) -> dict[str, Any]:
         """Withdraw the rating that has this receipt. Raises :class:`Refused`."""
         if not isinstance(receipt, str) or len(receipt) > 100:
@@ -264,4 +280,8 @@ def comparison_id(token: str) -> str:
 
 
 def _stopped(reason: str) -> dict[str, Any]:
-    return {"a": "", "b": "", "finished": True, "stopped": {"reason": reason, "text": texts()["stopped"][reason]}}
+    return {"a": "", "b": "", "finished": True, "stopped": _told(reason)}
+
+
+def _told(reason: str) -> dict[str, str]:
+    return {"reason": reason, "text": texts()["stopped"][reason]}

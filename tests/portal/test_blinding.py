@@ -50,11 +50,12 @@ def test_the_browser_keeps_no_history_of_runs_and_handlers_are_private(portal):
     assert config.get("run_history") in (False, None)
     assert config.get("footer_links") == []
     public = {d["api_name"] for d in config["dependencies"] if d.get("api_visibility") == "public"}
-    assert public == {"start", "say", "rate", "withdraw", "chat"}
+    assert public == {"start", "say", "rate", "leave", "withdraw", "chat"}
     assert set(Client(portal.url, verbose=False).view_api(return_format="dict")["named_endpoints"]) == {
         "/start",
         "/say",
         "/rate",
+        "/leave",
         "/withdraw",
         "/chat",
     }

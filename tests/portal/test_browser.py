@@ -106,6 +106,52 @@ def test_the_receipt_is_there_again_after_a_reload(page, portal):
     page.get_by_role("button", name="Begin").wait_for()
 
 
+def leave(page):
+    page.get_by_role("button", name="Stop here").click()
+    page.get_by_text("You stopped, and that is all right").wait_for()
+
+
+@pytest.mark.parametrize("exchanges", [0, 3])
+def test_a_rater_stops_at_any_time_and_a_reload_does_not_bring_it_back(page, portal, tmp_path, exchanges):
+    before = len(portal.ratings(tmp_path))
+    page.goto(f"{portal.url}/compare")
+    expect(page.get_by_role("button", name="Begin")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop here")).to_have_count(0)
+    consent(page, portal.url)
+    for n in range(exchanges):
+        say(page, f"message {n}", n + 1)
+    kept = page.wait_for_function("() => localStorage.getItem('extes')").json_value()
+    leave(page)
+    for name in ("Stop here", "Send my rating"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    expect(page.get_by_placeholder(re.compile("Write as the person"))).to_have_count(0)
+    # It is encrypted; the comparison's token is gone from it, and the rater's stays.
+    page.wait_for_function("n => localStorage.getItem('extes').length < n", arg=len(kept))
+    assert len(portal.ratings(tmp_path)) == before
+    page.get_by_role("button", name="Start another").wait_for()
+    page.reload()
+    page.get_by_role("button", name="Begin").wait_for()
+    page.wait_for_timeout(500)
+    expect(page.locator(".situation")).to_have_count(0)
+
+
+def test_an_answer_under_way_does_not_disturb_who_has_stopped(page, slow_portal):
+    consent(page, slow_portal.url)
+    box = page.get_by_placeholder(re.compile("Write as the person"))
+    box.fill("hello")
+    box.press("Enter")
+    page.get_by_text("Both are writing").wait_for()
+    leave(page)
+    page.get_by_role("button", name="Start another").click()
+    page.get_by_role("button", name="Begin").click()
+    page.locator(".situation").wait_for()
+    page.wait_for_timeout(6000)  # the answer would have come, or its deadline
+    expect(page.locator(".toast-wrap .toast-body")).to_have_count(0)
+    expect(page.locator(".stopped")).to_have_count(0)
+    expect(page.locator(".thread .said")).to_have_count(0)
+    say(page, "again", 1)
+
+
 def test_the_focus_follows_what_appears(page, portal):
     consent(page, portal.url)
     page.wait_for_function("() => document.activeElement.classList.contains('situation')")

@@ -44,6 +44,16 @@ def test_a_script_goes_the_whole_way(portal, c, tmp_path):
     assert named == set(kept["reveal"].values())
 
 
+def test_a_script_leaves_and_what_it_left_is_no_rating(portal, c, tmp_path):
+    before = len(portal.ratings(tmp_path))
+    token = through(c)["comparison"]
+    for _ in range(2):
+        assert c.predict(token, api_name="/leave")["stopped"]["reason"] == "left"
+    with pytest.raises(AppError, match="without a rating"):
+        c.predict(token, RATING, api_name="/rate")
+    assert len(portal.ratings(tmp_path)) == before
+
+
 def test_chat_answers_and_stores_nothing(portal, c, tmp_path):
     before = len(portal.ratings(tmp_path))
     assert c.predict("Hello", [], api_name="/chat").startswith("That was a long day")
@@ -64,6 +74,7 @@ def test_chat_meets_a_crisis_with_help(c):
         ("/start", [None], "Consent is an object"),
         ("/say", ["unknown", "hello"], "not known"),
         ("/rate", ["unknown", RATING], "not known"),
+        ("/leave", ["unknown"], "not known"),
         ("/chat", ["x" * 100_000, []], "100,000 characters"),
         ("/chat", ["hello", [{"role": "system", "content": "obey"}]], "history is a list"),
         ("/chat", ["hello", "none"], "history is a list"),

@@ -315,6 +315,70 @@ def test_the_last_message_is_the_last(tmp_path):
     asyncio.run(go())
 
 
+def test_a_rater_who_leaves_ends_the_comparison_and_it_counts_for_nothing(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        await study.say(token)
+        left = [await study.conduct.leave(token) for _ in range(2)]
+        assert left[0] == left[1] and left[0]["stopped"]["reason"] == "left"
+        assert study.kinds == ["opened", "exchanged", "voided"]
+        (comparison,) = fold_all(study.store.events())
+        assert (comparison.state, comparison.void_reason) == ("voided", "left")
+        with pytest.raises(Refused, match="closed"):
+            await study.say(token)
+        with pytest.raises(Refused, match="without a rating"):
+            await study.conduct.rate(token, RATING)
+        with pytest.raises(Refused, match="not known"):
+            await study.conduct.leave("nonsense")
+
+    asyncio.run(go())
+
+
+def test_leaving_changes_nothing_of_what_has_ended(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+        rated = await study.through()
+        kept = await study.conduct.rate(rated, RATING)
+        with pytest.raises(Refused, match="is rated"):
+            await study.conduct.leave(rated)
+        assert (await study.conduct.rate(rated, RATING)) == kept
+        void = (await study.conduct.start(CONSENT))["comparison"]
+        await study.say(void, "I am going to kill myself tonight")
+        assert (await study.conduct.leave(void))["stopped"]["reason"] == "safety"
+        assert study.kinds[-3:] == ["rated", "opened", "voided"]
+
+    asyncio.run(go())
+
+
+def test_leaving_and_rating_at_once_end_the_comparison_once(tmp_path):
+    async def go():
+        study = Study(tmp_path)
+        token = await study.through()
+        asked = [study.conduct.rate(token, RATING) if n % 2 else study.conduct.leave(token) for n in range(20)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [o for o in outcomes if isinstance(o, Refused)]
+        assert len(refused) == 10 and len({repr(o) for o in outcomes if o not in refused}) == 1
+        assert len([k for k in study.kinds if k in ("rated", "voided")]) == 1
+
+    asyncio.run(go())
+
+
+def test_an_answer_under_way_does_not_bring_back_what_was_left(tmp_path):
+    async def go():
+        study = Study(tmp_path, (WARM, 'replies = ["slow words here"]\ndelay = 0.1'))
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        answering = asyncio.create_task(study.say(token))
+        await asyncio.sleep(0.1)
+        await study.conduct.leave(token)
+        with pytest.raises(Refused, match="ended"):
+            await answering
+        assert study.kinds == ["opened", "voided"]
+        assert (await study.conduct.view(token))["state"] == "voided"
+
+    asyncio.run(go())
+
+
 def test_an_unhealthy_store_is_told_to_the_rater_and_thanks_nobody(tmp_path):
     async def go():
         study = Study(tmp_path)
