@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from extes.errors import Problem
@@ -34,7 +34,7 @@ class StudyError(Problem):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Sampling(_Strict):
@@ -59,6 +59,16 @@ class ArmConfig(_Strict):
     delay: float = Field(0.0, ge=0)
     system_prompt: str = ""
     sampling: Sampling = Sampling()
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        """The address is in the study's log and in every rating's revision. An @ of a path is written %40."""
+        if "@" in url:
+            raise PydanticCustomError(
+                "secret", "no user or password in base_url; name a variable in api_key_variable"
+            )
+        return url
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> ArmConfig:
@@ -195,7 +205,7 @@ def _explain(path: Path, text: str, problem: object) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "there is no such key; check its spelling"
-    given = problem.get("input")
+    given = None if problem["type"] == "secret" else problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}, line {_line(text, keys)}: {dotted}: {message}{shown}"
 

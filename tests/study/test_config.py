@@ -1,3 +1,5 @@
+import traceback
+
 import pytest
 
 from extes.study.config import StudyError, load
@@ -50,6 +52,17 @@ def test_a_wrong_file_is_refused_with_the_line_and_the_reason(tmp_path, old, new
     assert "study.toml" in str(caught.value)
     if line:
         assert f"line {line}" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://user:hunter2@host/v1", "https://hunter2@host/v1", "user:hunter2@host/v1"])
+def test_a_password_in_an_address_is_refused_with_its_line_and_not_shown(tmp_path, url):
+    old = 'kind = "scripted"\nreplies = ["I see. Try sleeping more."]'
+    path = write_study(tmp_path, STUDY.replace(old, f'kind = "remote"\nmodel = "m"\nbase_url = "{url}"'))
+    with pytest.raises(StudyError) as caught:
+        load(path)
+    reason = "no user or password in base_url; name a variable in api_key_variable"
+    assert str(caught.value) == f"{path}, line 39: arms.2.base_url: {reason}"
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_missing_file_is_refused(tmp_path):
