@@ -73,7 +73,7 @@ def _open(args: argparse.Namespace, pseudonyms: bool = False) -> Store:
 def _dataset(args: argparse.Namespace) -> Dataset:
     from extes.collection import settings
 
-    dataset = settings.named(args.repo, "public" if args.public else "private")
+    dataset = settings.named(args.repo, args.public)
     if dataset is None:
         raise Problem('--repo is empty: name the dataset as "owner/name"')
     return dataset

@@ -13,16 +13,17 @@ from extes.study.health import Bounds
 
 def dataset(study: Study) -> Dataset | None:
     """The dataset that this portal sends to, or none. Raises :class:`Problem` for what cannot be meant."""
-    return named(os.environ.get("EXTES_RATINGS_REPO") or study.hub.ratings, study.hub.visibility)
+    repo = os.environ.get("EXTES_RATINGS_REPO") or study.hub.ratings
+    visibility = os.environ.get("EXTES_RATINGS_VISIBILITY") or study.hub.visibility
+    if repo and visibility not in ("private", "public"):
+        raise Problem(f"EXTES_RATINGS_VISIBILITY is {visibility!r}; it is private (complete) or public (redacted)")
+    return named(repo, visibility == "public")
 
 
-def named(repo: str, default: str = "private") -> Dataset | None:
-    """The dataset called ``repo``; ``EXTES_RATINGS_VISIBILITY`` decides over ``default``."""
+def named(repo: str, public: bool) -> Dataset | None:
+    """The dataset called ``repo``, or none without a name. The environment gives the token and decides nothing else."""
     if not repo:
         return None
-    visibility = os.environ.get("EXTES_RATINGS_VISIBILITY") or default
-    if visibility not in ("private", "public"):
-        raise Problem(f"EXTES_RATINGS_VISIBILITY is {visibility!r}; it is private (complete) or public (redacted)")
     from huggingface_hub import get_token
 
     token = get_token() or ""
@@ -30,7 +31,7 @@ def named(repo: str, default: str = "private") -> Dataset | None:
         raise Problem(f"ratings should go to {repo}, but there is no token: set HF_TOKEN to one with write access")
     if not re.fullmatch("[!-~]+", token):  # a client would quote it whole in its complaint
         raise Problem("HF_TOKEN has characters that no token has (spaces, control characters): copy it again")
-    return Dataset(repo, visibility == "public", token)
+    return Dataset(repo, public, token)
 
 
 def bounds(study: Study) -> Bounds:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from extes.cli import main
-from extes.collection import shards
+from extes.collection import settings, shards
 from extes.collection.check import check
 from extes.study.store import Store
 from tests.collection.conftest import REPO, Group
@@ -131,6 +131,19 @@ def test_push_and_restore_are_commands_too(group, tmp_path, capsys):
     assert "7 events came" in capsys.readouterr().out
     assert main(["ratings", "summary", "--data", str(tmp_path / "all")]) == 0
     assert "1 ratings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_the_flag_decides_what_a_command_sends_and_the_variable_what_the_portal_sends(group, monkeypatch, public):
+    monkeypatch.setenv("EXTES_RATINGS_REPO", REPO)
+    monkeypatch.setenv("EXTES_RATINGS_VISIBILITY", "private" if public else "public")
+    group.rate()
+    flags = ["--data", str(group.folder / "data"), "--repo", REPO, *(["--public"] if public else [])]
+    assert main(["ratings", "push", "--study", str(group.folder / "study" / "study.toml"), *flags]) == 0
+    assert any(f.startswith("events/") for f in group.hub.files(REPO, "dataset")) is not public
+    assert main(["ratings", "verify", *flags]) == 0
+    own = settings.dataset(group.study)
+    assert own is not None and own.public is not public
 
 
 @pytest.mark.parametrize(("config", "column"), [("ratings", "answers"), ("events", "body")])
