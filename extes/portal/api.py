@@ -1,4 +1,4 @@
-"""The contract: ``/start``, ``/say``, ``/rate``, ``/leave``, ``/withdraw``, ``/chat``; for scripts, load tests, simulated raters.
+"""The contract: ``/start``, ``/say``, ``/rate``, ``/leave``, ``/withdraw``, ``/chat``; for scripts, simulated raters.
 
 The pages call the same :class:`Conduct`; this module only turns a refusal into an error that a client can read.
 """
