@@ -33,6 +33,8 @@ class RemoteArm:
     sampling: Sampling
     system_prompt: str = ""
     api_key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 60  # seconds; the study's deadline ends both replies, also where a server sends on and on
+    limit_field: str = "max_tokens"
     ready: bool = False
     _client: Any = field(default=None, repr=False)
 
@@ -49,7 +51,7 @@ class RemoteArm:
                 f"arm {self.name}: the environment variable {self.api_key_variable} is empty; "
                 "set it to the server's key (any word will do for a server that wants none)"
             )
-        self._client = openai.AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=1, timeout=60)
+        self._client = openai.AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=1, timeout=self.timeout)
         self.ready = True
 
     async def reply(self, messages: Messages, max_new_tokens: int, seed: int) -> AsyncIterator[Piece]:
@@ -64,12 +66,12 @@ class RemoteArm:
             stream = await self._client.chat.completions.create(
                 model=self.model,
                 messages=[*system, *messages],
-                max_tokens=max_new_tokens,
                 temperature=self.sampling.temperature,
                 top_p=self.sampling.top_p,
                 seed=seed % 2**31,
                 stream=True,
                 extra_body=penalty,
+                **{self.limit_field: max_new_tokens},
             )
             finish: str | None = None
             async for chunk in stream:

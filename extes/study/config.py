@@ -55,6 +55,12 @@ class ArmConfig(_Strict):
     base_url: str = ""
     model: str = ""
     api_key_variable: str = "OPENAI_API_KEY"
+    # How a server is told the most tokens of a reply: some of OpenAI's models refuse max_tokens. How long it may take
+    # is not said here: every arm has the study's deadline_seconds. The default is left out of the study's hash, so
+    # that studies from before this key keep theirs.
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", exclude_if=lambda field: field == "max_tokens"
+    )
     replies: tuple[str, ...] = ()
     delay: float = Field(0.0, ge=0)
     system_prompt: str = ""
@@ -65,9 +71,7 @@ class ArmConfig(_Strict):
     def _holds_no_secret(cls, url: str) -> str:
         """The address is in the study's log and in every rating's revision. An @ of a path is written %40."""
         if "@" in url:
-            raise PydanticCustomError(
-                "secret", "no user or password in base_url; name a variable in api_key_variable"
-            )
+            raise PydanticCustomError("secret", "no user or password in base_url; name a variable in api_key_variable")
         return url
 
     @model_validator(mode="after")

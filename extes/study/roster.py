@@ -8,7 +8,7 @@ from extes.arms.arm import Arm, Sampling
 from extes.arms.local import Engine, LocalArm
 from extes.arms.remote import RemoteArm
 from extes.arms.scripted import ScriptedArm
-from extes.study.config import ArmConfig, Study
+from extes.study.config import ArmConfig, Generation, Study
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -16,20 +16,29 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def build(study: Study) -> dict[str, Arm]:
     """The arms by name; nothing is loaded yet."""
     engines: dict[str, Engine] = {}
-    return {config.name: _arm(config, engines, study.generation.max_new_tokens) for config in study.arms}
+    return {config.name: _arm(config, engines, study.generation) for config in study.arms}
 
 
-def _arm(config: ArmConfig, engines: dict[str, Engine], max_new_tokens: int) -> Arm:
+def _arm(config: ArmConfig, engines: dict[str, Engine], generation: Generation) -> Arm:
     sampling = Sampling(**config.sampling.model_dump())
     match config.kind:
         case "local":
-            engine = engines.setdefault(config.base, Engine(_source(config.base), max_new_tokens=max_new_tokens))
+            engine = engines.setdefault(
+                config.base, Engine(_source(config.base), max_new_tokens=generation.max_new_tokens)
+            )
             if config.adapter:
                 engine.adapters[config.name] = _source(config.adapter)
             return LocalArm(config.name, engine, config.name if config.adapter else "", sampling, config.system_prompt)
         case "remote":
             return RemoteArm(
-                config.name, config.base_url, config.model, sampling, config.system_prompt, config.api_key_variable
+                config.name,
+                config.base_url,
+                config.model,
+                sampling,
+                config.system_prompt,
+                config.api_key_variable,
+                generation.deadline_seconds,
+                config.limit_field,
             )
         case "scripted":
             return ScriptedArm(config.name, config.replies, config.delay)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -11,6 +12,9 @@ import pytest
 
 from extes.arms.arm import ArmError, Sampling
 from extes.arms.remote import RemoteArm
+from extes.study.config import load
+from extes.study.roster import build
+from tests.conftest import STUDY, write_study
 
 
 class Server(BaseHTTPRequestHandler):
@@ -29,6 +33,8 @@ class Server(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(answer)
             return
+        if body["model"] == "slow":
+            time.sleep(2)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
@@ -57,7 +63,18 @@ def url():
 
 
 def ask(url, model="good", system=""):
-    arm = RemoteArm("x", url, model, Sampling(0.5, 0.8), system)
+    return asked(RemoteArm("x", url, model, Sampling(0.5, 0.8), system))
+
+
+def of_a_study(tmp_path, url, model="good", deadline="5", more=""):
+    """The arm that a study file describes."""
+    old = 'kind = "scripted"\nreplies = ["I see. Try sleeping more."]'
+    text = STUDY.replace(old, f'kind = "remote"\nbase_url = "{url}"\nmodel = "{model}"\n{more}')
+    text = text.replace("deadline_seconds = 5", f"deadline_seconds = {deadline}")
+    return build(load(write_study(tmp_path, text)))["cold_13b_arm"]
+
+
+def asked(arm):
     arm.load()
 
     async def go():
@@ -74,6 +91,22 @@ def test_a_reply_streams_in_with_the_studys_settings(url, monkeypatch):
     sent = Server.seen[-1]
     assert sent["messages"][0] == {"role": "system", "content": "Be kind."}
     assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (0.5, 0.8, 20)
+
+
+def test_a_server_has_as_long_as_the_study_says(url, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with pytest.raises(ArmError, match="APITimeoutError"):
+        asked(of_a_study(tmp_path, url, "slow", deadline="0.5"))
+    patient = of_a_study(tmp_path, url, "slow", deadline="90")
+    assert asked(patient)[-1].finish == "stop"
+    assert patient._client.timeout == 90
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_the_length_of_a_reply_is_asked_for_under_the_name_that_the_server_takes(url, monkeypatch, tmp_path, field):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    asked(of_a_study(tmp_path, url, more=f'limit_field = "{field}"'))
+    assert {k: v for k, v in Server.seen[-1].items() if k.startswith("max_")} == {field: 20}
 
 
 def test_a_reply_cut_by_the_cap_says_so(url, monkeypatch):

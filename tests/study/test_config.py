@@ -2,7 +2,7 @@ import traceback
 
 import pytest
 
-from extes.study.config import StudyError, load
+from extes.study.config import Study, StudyError, load
 from tests.conftest import ROOT, STUDY, write_study
 
 
@@ -82,6 +82,16 @@ def test_the_hash_covers_what_raters_agree_to(tmp_path):
     same = load(write_study(tmp_path / "2"))
     other = load(write_study(tmp_path / "3", consent="We keep nothing at all of it."))
     assert one.hash == same.hash != other.hash
+
+
+def test_a_key_that_came_later_changes_the_hash_only_where_it_is_used(tmp_path):
+    old = 'kind = "scripted"\nreplies = ["I see. Try sleeping more."]'
+    remote = STUDY.replace(old, 'kind = "remote"\nmodel = "m"\nbase_url = "http://host/v1"')
+    named = [f'{remote}\nlimit_field = "{field}"' for field in ("max_tokens", "max_completion_tokens")]
+    before, same, other = (load(write_study(tmp_path / str(n), text)) for n, text in enumerate([remote, *named]))
+    assert "limit_field" not in before.model_dump()["arms"][1]
+    assert before.hash == same.hash != other.hash
+    assert Study.model_validate(other.model_dump()).arms[1].limit_field == "max_completion_tokens"
 
 
 def test_a_malformed_help_line_file_is_refused(tmp_path):
