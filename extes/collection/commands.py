@@ -111,7 +111,10 @@ def _export(args: argparse.Namespace) -> int:
     print(f"wrote {len(rows)} ratings to {args.out}; {_told(states)}")
     private = sum(not r["consent"]["publish_transcript"] for r in rows)
     if private:
-        print(f"NOT for publication as it is: {private} raters did not agree to have their conversation published.")
+        print(
+            f"NOT for publication as it is: the raters of {private} ratings did not agree to have their conversation "
+            "published."
+        )
         print("`extes ratings redact` writes what may be published.")
     return 0
 

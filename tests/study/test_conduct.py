@@ -6,6 +6,7 @@ import json
 import pytest
 
 from extes.arms.arm import ArmError, Piece
+from extes.cli import main
 from extes.study.comparison import fold_all
 from extes.study.conduct import Conduct
 from extes.study.config import load
@@ -517,6 +518,18 @@ def test_whatever_an_arm_raises_makes_the_comparison_void(tmp_path):
         assert (await study.say(token))[-1]["stopped"]["reason"] == "arm_failed"
 
     asyncio.run(go())
+
+
+def test_an_export_tells_how_many_ratings_are_not_for_publication(tmp_path, capsys):
+    async def go():
+        study = Study(tmp_path)
+        rater = (await study.conduct.start(CONSENT))["rater"]
+        for agreed in (False, False, True):
+            await study.conduct.rate(await study.through(rater=rater, publish_transcript=agreed), RATING)
+
+    asyncio.run(go())
+    assert main(["ratings", "export", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "all.jsonl")]) == 0
+    assert "the raters of 2 ratings did not agree" in capsys.readouterr().out
 
 
 def test_no_reveal_where_the_study_says_so(tmp_path):
