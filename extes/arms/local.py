@@ -78,26 +78,32 @@ class Engine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
             try:
-                self.tokenizer = AutoTokenizer.from_pretrained(self.base)
-                model: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype)
+                # The commit first, and then that commit, here and below: a repository may move on while it is read.
+                commit = _commit(self.base, "config.json")
+                self.tokenizer = AutoTokenizer.from_pretrained(self.base, revision=commit)
+                model: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype, revision=commit)
                 context = int(model.config.max_position_embeddings)
                 if context < 2 * self.max_new_tokens:
                     raise ValueError(
                         f"its context of {context} tokens is too short for replies of {self.max_new_tokens}; "
                         "lower max_new_tokens in the study"
                     )
-                self.revisions[""] = _revision(self.base, model.config)
+                self.revisions[""] = _revision(self.base, commit)
                 for name, path in self.adapters.items():
                     from peft import PeftModel
 
+                    commit = _commit(path, "adapter_config.json")
                     if isinstance(model, PeftModel):
-                        model.load_adapter(path, adapter_name=name)
+                        model.load_adapter(path, adapter_name=name, revision=commit)
                     else:
-                        model = PeftModel.from_pretrained(model, path, adapter_name=name)
-                    self.revisions[name] = f"{self.revisions['']}+{_revision(path, None)}"
+                        model = PeftModel.from_pretrained(model, path, adapter_name=name, revision=commit)
+                    self.revisions[name] = f"{self.revisions['']}+{_revision(path, commit)}"
                     # A tuned model is asked with the template it was tuned with, and stops where that ends a turn.
-                    if cached_file(path, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False):
-                        self._own_tokenizers[name] = AutoTokenizer.from_pretrained(path)
+                    found = cached_file(
+                        path, "tokenizer_config.json", revision=commit, _raise_exceptions_for_missing_entries=False
+                    )
+                    if found:
+                        self._own_tokenizers[name] = AutoTokenizer.from_pretrained(path, revision=commit)
             except Exception as error:  # a broken file raises whatever its reader raises
                 raise ArmError(f"cannot load {self.base}: {type(error).__name__}: {error}") from error
             self.model = model.to(device).eval()
@@ -202,11 +208,18 @@ class Engine:
         return nullcontext()
 
 
-def _revision(source: str, config: Any) -> str:
+def _commit(source: str, file: str) -> str | None:
+    """The commit that a Hub repository is at, by one of its files; none for a folder."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    return None if Path(source).is_dir() else extract_commit_hash(cached_file(source, file), None)
+
+
+def _revision(source: str, commit: str | None) -> str:
     """A hash of local weights, or the Hub commit that was loaded."""
     if Path(source).is_dir():
         return weights_hash(Path(source))
-    return f"{source}@{getattr(config, '_commit_hash', None) or 'unknown'}"
+    return f"{source}@{commit or 'unknown'}"
 
 
 @dataclass
