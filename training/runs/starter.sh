@@ -28,7 +28,7 @@ python training/pretrain.py --corpora "$corpora" --output "$runs/base-4" --init 
 
 # 5. The same, loss on replies only, learning rate falling to zero.
 python training/pretrain.py --corpora "$corpora" --output "$runs/base-5" --init "$runs/base-4" --lr 6e-3 --decay 1 \
-    --loss replies --max-steps 1000 --seed 20261124 \
+    --loss replies --max-steps 700 --seed 20261124 \
     --mixture empathetic-dialogues:1,exchanges-by-scenario:1,exchanges-by-kind:2
 
 # 6. Tuning: ESConv, the exchanges and the seeds, with the best of the eleven strategies (eval_results/strategies.md),
