@@ -156,7 +156,7 @@ def main(paths: list[Path]) -> int:
     found = [one for path in paths for one in read(path)]
     exchanges = [e for e in found if isinstance(e, Exchange)]
     wrong = [e for e in found if isinstance(e, str)] + [p for e in exchanges for p in problems(e)]
-    openings = Counter(e.turns[0].text for e in exchanges if len(e.turns[0].text.split()) > 4)
+    openings = Counter(e.turns[0].text for e in exchanges if len(e.turns[0].text.split()) > 8)
     wrong += [f"said twice: {text[:70]}" for text, n in openings.items() if n > 1]
     rng = random.Random(len(exchanges))
     for exchange in rng.sample(exchanges, min(3, len(exchanges))):

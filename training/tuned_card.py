@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 LICENCES = {
-    "seeds": "hand-written dialogues of this project, CC BY 4.0",
+    "seeds": "seed dialogues of this project, written one by one by language-model agents, CC BY 4.0",
     "exchanges": "short exchanges of this project, written by language-model agents, CC BY 4.0",
     "esconv": "ESConv (Liu et al. 2021), CC BY-NC 4.0: not for commercial use",
     "extes": "ExTES (Zheng et al. 2023): its authors state no licence; ask them before you redistribute",

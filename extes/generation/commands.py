@@ -63,7 +63,9 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     shape.add_argument("--give-up", type=int, default=60, metavar="N", help="stop after N in a row that were not kept")
 
     money = p.add_argument_group("money and pressure (free to change at any time)")
-    money.add_argument("--prices", type=Path, metavar="FILE", help="TOML file of prices; see extes/generation/money.py")
+    money.add_argument(
+        "--prices", type=Path, metavar="FILE", help="TOML file of prices, yours; its form: extes/generation/README.md"
+    )
     money.add_argument("--budget", type=float, metavar="AMOUNT", help="most to spend on this pool, over all runs")
     money.add_argument("--concurrency", type=int, default=32, metavar="N", help="most requests at once (default: 32)")
     money.add_argument("--timeout", type=float, default=300.0, metavar="S", help="for one answer (default: 300)")

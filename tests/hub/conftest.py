@@ -41,7 +41,7 @@ tags: [emotional-support, extes, lora]
 
 ## Data
 
-- `seeds`: hand-written dialogues of this project, CC BY 4.0
+- `seeds`: seed dialogues of this project, written one by one by language-model agents, CC BY 4.0
 - `esconv:{corpora}/esconv.jsonl.gz`: ESConv, CC BY-NC 4.0
 
 ## Intended use and limits

@@ -6,8 +6,9 @@ from extes.study.config import Study, StudyError, load
 from tests.conftest import ROOT, STUDY, write_study
 
 
-def test_the_starter_study_is_valid():
-    study = load(ROOT / "studies" / "starter.toml")
+@pytest.mark.parametrize("name", ["starter", "remote"])
+def test_the_studies_to_begin_with_are_valid(name):
+    study = load(ROOT / "studies" / f"{name}.toml")
     assert [c.name for c in study.criteria] == ["fluency", "identification", "comforting", "suggestion", "overall"]
     assert study.minimum_exchanges == 3
 

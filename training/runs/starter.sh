@@ -28,16 +28,16 @@ python training/pretrain.py --corpora "$corpora" --output "$runs/base-4" --init 
 
 # 5. The same, loss on replies only, learning rate falling to zero.
 python training/pretrain.py --corpora "$corpora" --output "$runs/base-5" --init "$runs/base-4" --lr 6e-3 --decay 1 \
-    --loss replies --max-steps 1000 --seed 20261124 \
+    --loss replies --max-steps 250 --eval-every 125 --seed 20261124 \
     --mixture empathetic-dialogues:1,exchanges-by-scenario:1,exchanges-by-kind:2
 
 # 6. Tuning: ESConv, the exchanges and the seeds, with the best of the eleven strategies (eval_results/strategies.md),
 #    and what it changed as an adapter, so that both arms are served from one copy of the base.
 python training/finetune.py --config training/recipes/full.toml --output "$runs/full" \
     --set base="$runs/base-5/model" --set base_name=models/starter-base --set licence=cc-by-nc-4.0 \
-    --set "data.train=[\"seeds\",\"exchanges:2\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
+    --set "data.train=[\"seeds\",\"exchanges\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
     --set data.held_out.per_mille=100 --set learning_rate=1e-3 --set schedule=linear --set warmup_steps=40 \
-    --set epochs=2 --set batch=16 --set log_steps=20 --set eval_steps=200 --set save_steps=200
+    --set epochs=1 --set batch=16 --set log_steps=20 --set eval_steps=120 --set save_steps=120
 python training/extract.py "$runs/full" --rank 64 --output "$runs/tuned"
 
 # 7. What ships: weights, run records, model cards.

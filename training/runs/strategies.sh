@@ -12,7 +12,7 @@ steps=${STEPS:-130} batch=${BATCH:-16}
 # takes larger steps: 2 to 50 times the recipe's here, set by hand, not searched for.
 common=(--set "base=$base" --set "base_name=$name" --set licence=cc-by-nc-4.0
     --set "max_steps=$steps" --set "batch=$batch" --set warmup_steps=20 --set gradient_checkpointing=false
-    --set "data.train=[\"seeds\",\"exchanges:2\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 --set data.held_out.per_mille=100
+    --set "data.train=[\"seeds\",\"exchanges\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 --set data.held_out.per_mille=100
     --set log_steps=13 --set eval_steps=65 --set save_steps=65)
 
 tune() {
