@@ -3,8 +3,8 @@
     python training/card.py --runs RUN_DIR --corpora DIR --models models
 
 Everything in a card is read from the run folders or computed here from the shipped weights. How the answers read is a
-reader's judgement: ``eval_results/starter-judged.jsonl``, a line for each answer (``opening``, ``reply``,
-``grammatical``, ``about``); a card without it for these very answers does not say.
+reader's judgement: ``eval_results/starter-judged.jsonl``, a line for each answer (``opening``, ``reply``, and of each
+judge ``grammatical``, ``about``); a card without it for these very answers does not say.
 """
 
 from __future__ import annotations
@@ -65,9 +65,14 @@ support for anyone; the portal that hosts it screens messages and shows help lin
 
 {judged}
 
-A model of this size has no knowledge to speak of and does not follow a thought: it takes up a word or two of the
-message in a frame it has learnt. What it takes up is sometimes the wrong thing, and the longer a conversation lasts,
-the less it holds together.
+To short, everyday messages it answers in a fitting tone and sometimes to the point; the base in one line of sympathy,
+the tuned model with more of a supporter's manner (understanding, a question). It seldom takes up a particular. To the
+openings of the held-out seeds, which are longer and odder than anything it has read, its answers are sympathetic
+formulas that would fit any message, or miss the point. So the bar this project sets itself, a reply that is about the
+message, is not reached. Teaching it with exchanges written for that purpose made it name particulars, at the cost of
+grammar and without getting them right (`eval_results/starter-trials.md` in the project's repository): 5.9 M
+parameters are too few. The tuned model also speaks of a life it does not have ("I have been in a similar situation"),
+as its corpora do.
 """
 
 
@@ -76,7 +81,6 @@ def terms() -> str:
     return f"""## Data and terms
 
 {lines}
-- Exchanges of this project (`training/exchanges/`, written by language-model agents), CC BY 4.0
 - Seeds of this project (tuned model only), CC BY 4.0
 
 Because of EmpatheticDialogues and ESConv the weights are **CC BY-NC 4.0**. No text of the corpora is part of the
@@ -95,7 +99,7 @@ def judgement(path: Path, asked: dict[str, Sequence[str]], answers: dict[str, di
             if None in found:
                 return "Nobody has judged the answers below yet; read them."
             grammatical, about, both = (
-                sum(all(x[key] for key in keys) for x in found if x)
+                sum(all(all(x[key]) for key in keys) for x in found if x)
                 for keys in (("grammatical",), ("about",), ("grammatical", "about"))
             )
             rows.append(f"| {name} | {arm} | {grammatical} | {about} | {both} | {len(messages)} |")
@@ -103,8 +107,9 @@ def judgement(path: Path, asked: dict[str, Sequence[str]], answers: dict[str, di
         ["| openings | arm | grammatical | about the message | both | of |", "|---|---|---|---|---|---|", *rows]
     )
     return (
-        "The answers printed below, first drawn, none left out, judged by a language-model agent that saw message and "
-        "reply in shuffled order and did not know the arm. No person has judged them.\n\n" + table
+        "The answers printed below, first drawn, none left out, judged by two language-model agents that saw message "
+        "and reply in shuffled order and did not know the arm; counted where both said yes. No person has judged them.\n\n"
+        + table
     )
 
 
@@ -144,7 +149,6 @@ def main() -> None:
     held = {
         "EmpatheticDialogues": [e for c in told for e in maker.examples(c)[0]],
         "ESConv": prepared.held_out["esconv-part"],
-        "exchanges": prepared.held_out["exchanges"],
         "seeds": prepared.held_out["seeds"],
     }
     table: list[dict[str, Any]] = []
@@ -222,7 +226,7 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
             base="base_model: starter-base\n",
             title="ExTES Portal starter: tuned for emotional support",
             what=f"The starter base, every weight tuned for {tuned['steps']} steps of {recipe['batch']} rows on ESConv "
-            f"(the part at hand) and this project's seeds and exchanges; {tuned['rows']} rows of up to "
+            f"(the part at hand) and this project's seeds; {tuned['rows']} rows of up to "
             f"{recipe['data']['max_length']} tokens, loss on supporter tokens only. So that the portal serves both "
             f"arms from one copy of the weights, what tuning changed is carried as an adapter of rank "
             f"{extracted['rank']} (`training/extract.py`), which keeps {extracted['kept_least']:.0%} to "

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The starter models, from corpora to shipped weights: about four hours on two CPU cores.
+# The starter models, from corpora to shipped weights: about three hours on two CPU cores.
 #   bash training/runs/starter.sh CORPORA_DIR RUN_DIR
 # Every step resumes if killed and does nothing if finished.
 set -euo pipefail
@@ -21,32 +21,23 @@ python training/pretrain.py --corpora "$corpora" --output "$runs/base-3" --init 
     --loss replies --max-steps 950 --seed 20261122 \
     --mixture empathetic-dialogues:2,empathetic-situations:1,counsel-chat:1
 
-# 4. This project's exchanges beside them: replies that take up what the message says (constant learning rate).
-python training/pretrain.py --corpora "$corpora" --output "$runs/base-4" --init "$runs/base-3" --lr 6e-3 --decay 0 \
-    --max-steps 1200 --seed 20261123 \
-    --mixture empathetic-dialogues:1,empathetic-situations:1,counsel-chat:1,exchanges-by-scenario:1
-
-# 5. The same, loss on replies only, learning rate falling to zero.
-python training/pretrain.py --corpora "$corpora" --output "$runs/base-5" --init "$runs/base-4" --lr 6e-3 --decay 1 \
-    --loss replies --max-steps 250 --eval-every 125 --seed 20261124 \
-    --mixture empathetic-dialogues:1,exchanges-by-scenario:1,exchanges-by-kind:2
-
-# 6. Tuning: ESConv, the exchanges and the seeds, with the best of the eleven strategies (eval_results/strategies.md),
-#    and what it changed as an adapter, so that both arms are served from one copy of the base.
+# 4. Tuning: ESConv and the seeds, with the best of the eleven strategies (eval_results/strategies.md), and what it changed as
+#    an adapter, so that both arms are served from one copy of the base. A small model bears a larger learning rate than
+#    one of billions of parameters.
 python training/finetune.py --config training/recipes/full.toml --output "$runs/full" \
-    --set base="$runs/base-5/model" --set base_name=models/starter-base --set licence=cc-by-nc-4.0 \
-    --set "data.train=[\"seeds\",\"exchanges\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
+    --set base="$runs/base-3/model" --set base_name=models/starter-base --set licence=cc-by-nc-4.0 \
+    --set "data.train=[\"seeds\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
     --set data.held_out.per_mille=100 --set learning_rate=1e-3 --set schedule=linear --set warmup_steps=40 \
-    --set epochs=1 --set batch=16 --set log_steps=20 --set eval_steps=120 --set save_steps=120
+    --set epochs=3 --set batch=8 --set log_steps=20 --set eval_steps=60 --set save_steps=60
 python training/extract.py "$runs/full" --rank 64 --output "$runs/tuned"
 
-# 7. What ships: weights, run records, model cards.
+# 5. What ships: weights, run records, model cards.
 rm -rf models/starter-base models/starter-tuned
 mkdir -p models
-cp -r "$runs/base-5/model" models/starter-base
+cp -r "$runs/base-3/model" models/starter-base
 cp -r "$runs/tuned" models/starter-tuned
 mkdir -p models/starter-base/run models/starter-tuned/run
-for stage in base-1 base-2 base-3 base-4 base-5; do
+for stage in base-1 base-2 base-3; do
     cp "$runs/$stage/run.json" "models/starter-base/run/$stage.json"
     cp "$runs/$stage/log.jsonl" "models/starter-base/run/$stage.log.jsonl"
 done
