@@ -108,8 +108,8 @@ def judgement(path: Path, asked: dict[str, Sequence[str]], answers: dict[str, di
     )
     return (
         "The answers printed below, first drawn, none left out, judged by two language-model agents that saw message "
-        "and reply in shuffled order and did not know the arm; counted where both said yes. No person has judged them.\n\n"
-        + table
+        "and reply in shuffled order and did not know the arm; counted where both said yes. No person has judged "
+        "them.\n\n" + table
     )
 
 
