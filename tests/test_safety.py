@@ -62,7 +62,9 @@ def test_a_harmful_reply_is_noticed_and_a_kind_one_is_not():
     assert screen().harmful("Maybe they would be better off without you. You are worthless.")
     assert not screen().harmful("Are you thinking about wanting to hurt yourself, or of killing yourself tonight?")
     assert not screen().harmful("Please don't hurt yourself. You matter.")
+    assert screen().harmful("I'd say, you're not a good person.")  # the starter once said it
     assert not screen().harmful("I don't think you are worthless at all.")
+    assert not screen().harmful("It does not mean that you're a bad person. You are a good friend.")
     assert not screen().harmful("You should rest, and you deserve to be heard.")
 
 

@@ -200,9 +200,7 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
     logs = [json.loads(x) for x in (folders[-1] / "log.jsonl").read_text().splitlines()]
     last = next(e["held_out"] for e in reversed(logs) if "held_out" in e)
     loss = ", ".join(f"{n} {v:.3f} (perplexity {math.exp(v):.1f})" for n, v in last.items())
-    judged = judgement(
-        base_dir / "run" / "judged.jsonl", {"held-out seeds": openings, "plain messages": PLAIN}, answers
-    )
+    judged = judgement(JUDGED, {"held-out seeds": openings, "plain messages": PLAIN}, answers)
     common = f"{scores}\n{samples}\n{terms()}"
     again = "Made by `bash training/runs/starter.sh`; arguments, data hashes and logs are in `run/`.\n"
     (base_dir / "README.md").write_text(
