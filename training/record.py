@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from extes.arms.local import hub_commit
 from extes.errors import Problem
 from training.data import Prepared
 from training.perplexity import Score
@@ -26,7 +27,7 @@ def begun(
     return {
         "strategy": recipe.strategy,
         "base": shown["base"],
-        "base_revision": recipe.base_revision or vars(model.config).get("_commit_hash") or "",
+        "base_revision": hub_commit(recipe.base, "config.json", recipe.base_revision or None) or recipe.base_revision,
         "parameters": model.num_parameters(),
         "trainable_parameters": 0,
         "weights": "adapter" if recipe.adapter else "model",

@@ -79,7 +79,7 @@ class Engine:
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
             try:
                 # The commit first, and then that commit, here and below: a repository may move on while it is read.
-                commit = _commit(self.base, "config.json")
+                commit = hub_commit(self.base, "config.json")
                 self.tokenizer = AutoTokenizer.from_pretrained(self.base, revision=commit)
                 model: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype, revision=commit)
                 context = int(model.config.max_position_embeddings)
@@ -92,7 +92,7 @@ class Engine:
                 for name, path in self.adapters.items():
                     from peft import PeftModel
 
-                    commit = _commit(path, "adapter_config.json")
+                    commit = hub_commit(path, "adapter_config.json")
                     if isinstance(model, PeftModel):
                         model.load_adapter(path, adapter_name=name, revision=commit)
                     else:
@@ -208,11 +208,11 @@ class Engine:
         return nullcontext()
 
 
-def _commit(source: str, file: str) -> str | None:
-    """The commit that a Hub repository is at, by one of its files; none for a folder."""
+def hub_commit(source: str, file: str, revision: str | None = None) -> str | None:
+    """The commit that a Hub repository, or a branch or tag of it, is at, by one of its files; none for a folder."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
-    return None if Path(source).is_dir() else extract_commit_hash(cached_file(source, file), None)
+    return None if Path(source).is_dir() else extract_commit_hash(cached_file(source, file, revision=revision), None)
 
 
 def _revision(source: str, commit: str | None) -> str:
