@@ -180,7 +180,7 @@ def test_help_is_one_tap_away_on_every_page(page, portal):
 
 def test_chat_streams_retries_undoes_and_clears(page, portal):
     page.goto(portal.url)
-    page.get_by_text("It is not a therapist").wait_for()
+    page.get_by_text("None is a therapist or a person").wait_for()
     box = page.get_by_role("textbox").last
     box.fill("hello there")
     box.press("Enter")
