@@ -108,10 +108,7 @@ def read(corpora: Path, name: str) -> Iterator[Exchanged]:
 
 
 def _exchanges(folder: Path) -> Iterator[Exchanged]:
-    found, problems = exchanges.load(folder)
-    if problems:
-        raise ValueError("the exchanges cannot be read:\n" + "\n".join(problems))
-    for one in found:
+    for one in exchanges.load(folder):
         for told in one.variants(exchanges.VARIANTS):
             turns = tuple(("user" if t.speaker == "seeker" else "assistant", t.text) for t in told.turns)
             yield Exchanged(told.id, turns, one.id)

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from extes import taxonomy
 from extes.dialogue import Dialogue, Turn
+from extes.errors import Problem
 
 FOLDER = Path(__file__).resolve().parent / "exchanges"
 VARIANTS = 12  # told of each exchange, at most
@@ -126,10 +127,12 @@ def files(folder: Path = FOLDER) -> list[Path]:
     return sorted(folder.rglob("*.txt"))
 
 
-def load(folder: Path = FOLDER) -> tuple[list[Exchange], list[str]]:
-    """All exchanges under a folder, and what is wrong with those that cannot be read."""
+def load(folder: Path = FOLDER) -> list[Exchange]:
+    """All exchanges under a folder. Raises :class:`Problem` that names each one that cannot be read."""
     found = [one for path in files(folder) for one in read(path)]
-    return [e for e in found if isinstance(e, Exchange)], [e for e in found if isinstance(e, str)]
+    if wrong := [e for e in found if isinstance(e, str)]:
+        raise Problem("the exchanges cannot be read:\n" + "\n".join(wrong))
+    return [e for e in found if isinstance(e, Exchange)]
 
 
 def problems(exchange: Exchange) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from extes import seeds, taxonomy
+from extes.errors import Problem
 from training import corpora, exchanges, sources, split
 from training.exchanges import ExchangeError, parse
 
@@ -17,9 +18,7 @@ Supporter [RS]: ^{what}. And {who:it|she} is well now? You were frightened for y
 
 @pytest.fixture(scope="module")
 def shipped():
-    found, unread = exchanges.load()
-    assert unread == []
-    return found
+    return exchanges.load()
 
 
 def test_a_slot_is_told_again_in_its_form_and_with_its_capital():
@@ -62,6 +61,8 @@ def test_a_file_says_which_of_its_exchanges_is_wrong(tmp_path):
     one, wrong = exchanges.read(path)
     assert one.id == "exchange/made/1"
     assert wrong.startswith("made.txt, exchange 2: not ")
+    with pytest.raises(Problem, match=r"made\.txt, exchange 2"):
+        exchanges.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,3 +17,4 @@ python training/finetune.py --config training/recipes/full.toml --output "$runs/
     --set "data.train=[\"seeds\",\"exchanges\",\"esconv:$corpora/esconv-part.jsonl.gz\"]" --set data.max_length=512 \
     --set data.held_out.per_mille=100 --set learning_rate=1e-3 --set schedule=linear --set warmup_steps=40 \
     --set epochs=1 --set batch=16 --set log_steps=20 --set eval_steps=120 --set save_steps=120
+python training/extract.py "$runs/taught-full" --rank 64 --output "$runs/taught-tuned"
