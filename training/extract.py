@@ -6,7 +6,7 @@ Full tuning gives a second copy of the weights; the portal serves every arm from
 approximated by its best matrix of the given rank (Eckart and Young 1936); at full rank nothing is lost. The change of a
 norm goes, exactly, into the linear layers that read what it scales.
 
-Knows transformers and peft; knows nothing of data. Llama-like models only (RMS norms before attention and MLP).
+Knows transformers, peft and run folders. Llama-like models only (RMS norms before attention and MLP).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from training import recipe as recipes
+from training.data import prepare
+from training.perplexity import score
 from training.run import RunFolder
 from training.strategies import load_base
 from training.tune import quiet
@@ -92,25 +94,31 @@ def main() -> None:
 
 
 def carried(folder: RunFolder, output: Path, rank: int) -> str:
-    """Write the adapter of a finished run; what was kept, in a line."""
+    """Write the adapter of a finished run; what was kept and what that costs, in two lines."""
     recipe = recipes.load(folder.recipe, [])
     base = load_base(recipe)
     tuned = AutoModelForCausalLM.from_pretrained(folder.weights, dtype=torch.float32)
     if "model.layers.0.input_layernorm.weight" not in dict(base.named_parameters()):
         sys.exit(f"{recipe.base}: a {base.config.model_type!r} model; only those built like LLaMA can be extracted")
+    tokenizer = AutoTokenizer.from_pretrained(folder.weights)
     found = changes(base, tuned)
     shares = [kept(change, rank) for change in found.values()]
     model = extract(base, found, rank)
     model.peft_config["default"].base_model_name_or_path = recipe.base_name or recipe.base
     model.half().save_pretrained(output, save_embedding_layers=False)
     (output / "README.md").unlink(missing_ok=True)  # peft's empty form of a card
-    AutoTokenizer.from_pretrained(folder.weights).save_pretrained(output)
-    record = {"rank": rank, "kept_least": round(min(shares), 4), "kept_most": round(max(shares), 4)}
+    # What it costs, over the run's own held-out data: of the tuned model and of the adapter
+    held_out = prepare(recipe.data, tokenizer).held_out
+    model.float()  # the rounding to 16 bits stays
+    cost = {n: [round(score(m, e).per_token, 2) for m in (tuned.eval(), model)] for n, e in held_out.items()}
+    tokenizer.save_pretrained(output)
+    record = {"rank": rank, "kept_least": round(min(shares), 4), "kept_most": round(max(shares), 4), "perplexity": cost}
     (output / "extract.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     numbers = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
     return (
         f"wrote {output}: rank {rank}, {numbers:,} parameters; of the squared change of each of {len(shares)} "
-        f"matrices it keeps {min(shares):.1%} to {max(shares):.1%}"
+        f"matrices it keeps {min(shares):.1%} to {max(shares):.1%}\nheld-out perplexity, all of it and what is kept: "
+        + ", ".join(f"{name} {before:.2f} and {after:.2f}" for name, (before, after) in cost.items())
     )
 
 

@@ -1,5 +1,6 @@
 """A fully tuned model, carried as an adapter on its base, says what it says."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from extes.arms.local import Engine
 from tests.conftest import ROOT
 from tests.training import tiny
 from training.extract import changes, extract, kept
+from training.record import perplexities
 from training.tune import tune
 
 WIDTH = 64  # of the tiny model: no change of its weights has a higher rank
@@ -61,6 +63,9 @@ def test_an_extracted_adapter_is_served_beside_its_base_from_one_copy_of_the_wei
     made = subprocess.run([*command, "--rank", str(WIDTH)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert "of the squared change of each of 16 matrices it keeps 100.0% to 100.0%" in made.stdout
+    before, after = json.loads((tmp_path / "adapter" / "extract.json").read_text())["perplexity"]["made"]
+    tuned = perplexities(json.loads((run / "metrics.json").read_text()), "tuned")["made"]
+    assert before == pytest.approx(tuned, abs=0.01) and after == pytest.approx(tuned, rel=0.01)
     assert "Warning" not in made.stderr
 
     engine = Engine(str(base), {"tuned": str(tmp_path / "adapter")})
