@@ -228,7 +228,10 @@ Over supporter tokens (end of turn included), weighted by tokens, from the weigh
             f"{recipe['data']['max_length']} tokens, loss on supporter tokens only. So that the portal serves both "
             f"arms from one copy of the weights, what tuning changed is carried as an adapter of rank "
             f"{extracted['rank']} (`training/extract.py`), which keeps {extracted['kept_least']:.0%} to "
-            f"{extracted['kept_most']:.0%} of the squared change of each matrix.\n\n" + again,
+            f"{extracted['kept_most']:.0%} of the squared change of each matrix. Held-out perplexity before and after "
+            "that: "
+            + ", ".join(f"{name} {a:.2f} and {b:.2f}" for name, (a, b) in extracted["perplexity"].items())
+            + f".\n\n{again}",
             judged=judged,
         )
         + "\n"
