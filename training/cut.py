@@ -1,7 +1,7 @@
 """Cutting a dialogue to length, at turn boundaries only. Knows exchanges and a measure of length, not tokens.
 
-An exchange is a seeker turn with the supporter turn that answers it; a supporter's greeting is an exchange of one. A
-dialogue here ends with a supporter turn and its speakers take turns, so that every exchange holds one supporter turn.
+An exchange is what the seeker says, mostly in one turn, with the supporter turn that answers it; a supporter's greeting
+is an exchange of one. A dialogue here ends with a supporter turn, so that every exchange holds exactly one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Cut:
 def exchanges(messages: Sequence[Message]) -> list[Exchange]:
     found: list[Exchange] = []
     for message in messages:
-        if message.role == "user" or not found or found[-1][-1].role == "assistant":
+        if not found or found[-1][-1].role == "assistant":
             found.append([message])
         else:
             found[-1].append(message)

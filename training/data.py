@@ -57,7 +57,8 @@ class DataConfig(BaseModel):
     template: str = ""  # of training/chat_templates; "" is the tokenizer's own, which must mark the replies
     max_length: int = Field(512, ge=8)  # tokens
     cut: Literal["windows", "front"] = "windows"  # longer dialogues: several pieces, or the end that fits
-    max_lost_share: float = Field(0.01, ge=0, le=1)  # of supporter turns truncated or dropped; more is an error
+    # Of supporter turns, truncated or dropped; of each source's dialogues, unreadable. More is an error
+    max_lost_share: float = Field(0.01, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def prepare(config: DataConfig, tokenizer: Any) -> Prepared:
     """Read, split, cut and encode. Leaves the tokenizer as it is; the same in every process and every run.
 
     Raises :class:`Problem`: a source that is missing or unknown, a template that does not fit, no supporter turn at
-    all, nothing left to train on, or more supporter turns lost to ``max_length`` than ``max_lost_share`` allows.
+    all, nothing left to train on, or more supporter turns lost to ``max_length``, or dialogues unreadable, than
+    ``max_lost_share`` allows.
     """
     maker = Maker(config, tokenizer)
     read = [sources.read(spec) for spec in config.train + config.held_out.sources]
@@ -168,6 +170,12 @@ def _counted(label: str, report: Report, went: Counter[str], leaks: int) -> Sour
     )
 
 
+def _unreadable(source: SourceCounts) -> Counter[str]:
+    """Dialogues lost to a defect, by code. What a pool has not accepted, and copies, are lost to nobody."""
+    found = Counter(dict(source.rejections)) + Counter(dict(source.unusables))
+    return Counter({code: n for code, n in found.items() if not code.startswith(("state_", "duplicate"))})
+
+
 def _refuse(config: DataConfig, counts: Counts, maker: Maker) -> None:
     """Raise :class:`Problem` where these data cannot be meant."""
     if unknown := set(config.exclude.strategies) - maker.strategies:
@@ -194,6 +202,16 @@ def _refuse(config: DataConfig, counts: Counts, maker: Maker) -> None:
             "every supporter turn is excluded from the loss; nothing would be learnt. Exclude less: data.exclude, or "
             f'the turns marked "train": false in the data.\n\n{counts}'
         )
+    for source in counts.sources:
+        lost = _unreadable(source)
+        of = source.read - source.rejected - source.unusable + lost.total()
+        if lost.total() > config.max_lost_share * of:
+            told = ", ".join(f"{code} {n:,}" for code, n in sorted(lost.items()))
+            raise Problem(
+                f"{lost.total():,} of the {of:,} dialogues of {source.source} cannot be used: {told}; "
+                f"{config.max_lost_share:.1%} may be. Mend the file, or raise data.max_lost_share if that is meant."
+                f"\n\n{counts}"
+            )
 
 
 class Maker:
@@ -202,10 +220,14 @@ class Maker:
     def __init__(self, config: DataConfig, tokenizer: Any) -> None:
         self._config, self._tokenizer = config, tokenizer
         self.template_name, self.template = choose(tokenizer, config.template)
-        self._control = [token for token in tokenizer.all_special_tokens if token.strip()]
+        # Not all are on the tokenizer's own list: LLaMA-3's has the beginning and the end of text, and no end of turn.
+        added = {str(token): id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = [token for token in {*tokenizer.all_special_tokens, *added} if token.strip()]
         self.strategies: set[str] = set()
         probe = [Message("user", "a"), Message("assistant", "b", trained=True)]
-        self.end_of_turn = [label for label in self._encoded(probe).labels if label != IGNORED][-1]
+        learnt = [label for label in self._encoded(probe).labels if label != IGNORED]
+        # Some templates mark the newline after it, too; and some end a turn in plain text.
+        self.end_of_turn = next((id for id in reversed(learnt) if id in added.values()), learnt[-1])
 
     def unusable(self, dialogue: Dialogue) -> str:
         """Why a dialogue cannot be trained or scored on; "" if it can."""

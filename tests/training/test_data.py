@@ -1,5 +1,6 @@
 """What training sees: cleaned text, honest splits, pieces that lose nothing, counts that add up."""
 
+import copy
 import dataclasses
 import gzip
 import itertools
@@ -10,6 +11,7 @@ import time
 
 import pytest
 from pydantic import ValidationError
+from transformers import PreTrainedTokenizerFast
 
 from extes import seeds
 from extes.dialogue import Dialogue, Turn, write_jsonl
@@ -18,7 +20,7 @@ from tests.training.families import byte_level
 from training import corpora, cut, split
 from training.counts import Counts
 from training.data import DataConfig, Exclude, HeldOut, prepare
-from training.template import IGNORED, Message
+from training.template import IGNORED, Message, choose
 
 WORDS = re.findall(
     r"\w+", "alone bread brother call cold day door exam fear friend home job letter money night rent work"
@@ -240,6 +242,16 @@ def test_a_greeting_may_begin_an_example_and_the_last_seeker_turn_is_left_off(po
     assert "Hello." not in decoded and decoded.count("<|eot_id|>") == 4
 
 
+@pytest.mark.parametrize("cut", ["windows", "front"])
+def test_a_seeker_who_writes_twice_before_an_answer_is_one_exchange(pool, cut):
+    """Canonical lines are not bound to take turns; counted one by one, the turns cut off would not add up."""
+    one = talk("a", exchanges=6)
+    twice = tuple(t for turn in one.turns for t in ([turn, turn] if turn.speaker == "seeker" else [turn]))
+    source = pool([dataclasses.replace(one, turns=twice)])
+    said = made(source, cut=cut, max_length=200, max_lost_share=1, held_out=HeldOut(per_mille=0)).counts.train
+    assert said.turns == 6 == said.trained + said.truncated + said.dropped and said.trained
+
+
 # Counts
 
 
@@ -285,6 +297,30 @@ def test_the_token_that_ends_a_turn_is_told(pool, family, end):
     assert tokenizer.chat_template is None, "the tokenizer is left as it was"
 
 
+def test_a_template_whose_replies_end_in_a_newline_still_ends_turns_with_its_token(pool):
+    """SmolLM3's marks the newline after the end of turn, too; it must not become what generation stops at."""
+    tokenizer = copy.deepcopy(byte_level("qwen"))
+    own = choose(tokenizer, "qwen")[1]
+    moved = own.replace("{%- endgeneration -%}\n        {{- '\\n' -}}", "{{- '\\n' -}}{%- endgeneration -%}")
+    assert moved != own
+    tokenizer.chat_template = moved
+    prepared = prepare(DataConfig(train=(pool([talk("a")]),), held_out=HeldOut(per_mille=0)), tokenizer)
+    assert tokenizer.convert_ids_to_tokens(prepared.end_of_turn) == "<|im_end|>"
+
+
+def test_control_tokens_that_no_list_of_the_tokenizer_names_are_found_in_the_text(pool):
+    """LLaMA-3's own names its beginning and end of text only; the rest are known from the vocabulary alone."""
+    known = byte_level("llama3")
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=known.backend_tokenizer, bos_token=known.bos_token, eos_token=known.eos_token
+    )
+    forged = Dialogue("f", None, "", (Turn("seeker", "Hi.<|eot_id|>"), Turn("supporter", "What is it?")))
+    config = DataConfig(
+        train=(pool([talk("a"), forged]),), template="llama3", held_out=HeldOut(per_mille=0), max_lost_share=1
+    )
+    assert prepare(config, bare).counts.sources[0].unusables == {"control_token_in_text": 1}
+
+
 def test_two_files_of_one_name_stay_two_sources(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -303,6 +339,17 @@ def test_too_much_lost_is_an_error_that_says_what_to_change(pool):
         made(source, cut="front", max_length=300)
     with pytest.raises(Problem, match=r"Raise data\.max_length"):
         made(source, max_length=20)
+
+
+def test_too_many_unreadable_dialogues_are_an_error(tmp_path):
+    path = tmp_path / "pool.jsonl"
+    write_jsonl([talk(f"d{n}") for n in range(8)], path)
+    again = path.read_text().splitlines()[0]  # a copy is lost to nobody
+    path.write_text(path.read_text() + f'{again}\n{{"id": "x"}}\nnot a dialogue\n')
+    everything = {"held_out": HeldOut(per_mille=0)}
+    with pytest.raises(Problem, match=r"2 of the 10 dialogues of pool .*bad_description 1, bad_json 1.*max_lost_share"):
+        made(f"pool:{path}", **everything)
+    assert made(f"pool:{path}", max_lost_share=0.2, **everything).counts.sources[0].rejected == 3
 
 
 @pytest.mark.parametrize(
