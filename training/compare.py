@@ -31,7 +31,7 @@ SAMPLING = {"do_sample": True, "temperature": 0.4, "top_p": 0.9, "no_repeat_ngra
 MAX_NEW_TOKENS = 72
 SEED = 1
 DRAWS = 2000
-ALIKE = ("base", "parameters", "data_sha256", "steps", "trained_tokens", "template", "seed")
+ALIKE = ("base", "base_revision", "parameters", "data_sha256", "steps", "trained_tokens", "template", "seed")
 BASE = "base, untuned"
 
 HEAD = """# Which strategy?
@@ -80,6 +80,7 @@ def compare(runs: Sequence[Path], out: Path) -> None:
     from training import recipe as recipes
     from training import strategies
     from training.data import prepare
+    from training.record import same_start
     from training.run import RunFolder
     from training.tune import quiet
 
@@ -91,10 +92,18 @@ def compare(runs: Sequence[Path], out: Path) -> None:
     if unlike := differing(records):
         raise Problem("these runs are not of one budget and one data set:\n  " + "\n  ".join(unlike))
     with quiet():
-        loaded = [recipes.load(folder.recipe, []) for folder in folders]
+        loaded = [
+            recipes.load(folder.recipe, []).model_copy(update={"base_revision": record["base_revision"]})
+            for folder, record in zip(folders, records, strict=True)
+        ]
         tokenizer = strategies.load_tokenizer(loaded[0])
         prepared = prepare(loaded[0].data, tokenizer)
+        if not prepared.held_out:
+            raise Problem("these runs held nothing out to be compared on; train with data.held_out above zero")
+        for folder, record in zip(folders, records, strict=True):
+            same_start(folder, record, record | {"data_sha256": prepared.data_sha256})
         tokenizer.chat_template = prepared.template
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(prepared.end_of_turn)
         plain = loaded[0].model_copy(update={"adapter": None, "quantization": None})
         tuned = [_measured(BASE, {}, strategies.load_base(plain).eval(), tokenizer, prepared.held_out)]
         for folder, recipe, record in zip(folders, loaded, records, strict=True):

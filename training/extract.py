@@ -22,6 +22,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from extes.errors import Problem
 from training import recipe as recipes
 from training.data import prepare
 from training.perplexity import score
@@ -86,16 +87,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="where the adapter goes")
     parser.add_argument("--rank", type=int, default=64)
     args = parser.parse_args()
+    if args.rank < 1:
+        parser.error("--rank is 1 or more")
     folder = RunFolder(args.run)
     if folder.weights is None or folder.weights.name != "model":
         sys.exit(f"{args.run}: no finished run of full tuning here; an adapter needs no extraction")
-    with quiet():
-        print(carried(folder, args.output, args.rank))
+    try:
+        with quiet():
+            print(carried(folder, args.output, args.rank))
+    except Problem as problem:
+        sys.exit(f"extract: {problem}")
 
 
 def carried(folder: RunFolder, output: Path, rank: int) -> str:
     """Write the adapter of a finished run; what was kept and what that costs, in two lines."""
-    recipe = recipes.load(folder.recipe, [])
+    commit = folder.read("run.json")["base_revision"]  # of a base on the Hub, that which was tuned
+    recipe = recipes.load(folder.recipe, []).model_copy(update={"base_revision": commit})
     base = load_base(recipe)
     tuned = AutoModelForCausalLM.from_pretrained(folder.weights, dtype=torch.float32)
     if "model.layers.0.input_layernorm.weight" not in dict(base.named_parameters()):

@@ -69,7 +69,13 @@ def perplexities(metrics: list[dict[str, Any]], of: str) -> dict[str, float]:
     return {m["dataset"]: m["value"] for m in metrics if m["of"] == of and m["name"] == "perplexity"}
 
 
-def same_data(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) -> None:
+def same_start(folder: RunFolder, started: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise :class:`Problem` where a run would go on with other data, or on another commit of its base."""
+    if started["base_revision"] != now["base_revision"]:
+        raise Problem(
+            f"the base {now['base']} is at another commit than when {folder.path} was begun. Begin again "
+            f"in another --output, with --set base_revision={started['base_revision']}"
+        )
     if changed := [s for s, digest in now["data_sha256"].items() if started["data_sha256"].get(s) != digest]:
         raise Problem(
             f"{folder.path} was begun with other data: {', '.join(changed)} changed since. Bring the old files back to "

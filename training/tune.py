@@ -31,7 +31,7 @@ from training.perplexity import Score
 from training.plan import Plan, memory
 from training.progress import Log, Progress
 from training.recipe import Recipe
-from training.record import begun, metrics_of, perplexities, same_data
+from training.record import begun, metrics_of, perplexities, same_start
 from training.run import RunFolder, peak_memory
 from training.tuned_card import card
 
@@ -174,7 +174,7 @@ def _train(work: Work, folder: RunFolder, args: TrainingArguments, tell: Callabl
         if start:
             tell(f"resuming at step {start} of {work.steps}")
         started = folder.read("run.json") if folder.has("run.json") else record
-        same_data(folder, started, record)
+        same_start(folder, started, record)
         # Of the base alone: an attempt that was killed while it wrote its folder has left the tuned model's there, too
         metrics = [m for m in folder.read("metrics.json") if m["of"] == "base"] if folder.has("metrics.json") else []
         everyone.wait_for_everyone()

@@ -42,7 +42,7 @@ def merge(run: Run, folder: Path) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         base = AutoModelForCausalLM.from_pretrained(
-            where, revision=run.recipe.get("base_revision") or None, dtype="auto"
+            where, revision=run.record.base_revision or run.recipe.get("base_revision") or None, dtype="auto"
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]

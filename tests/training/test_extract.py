@@ -1,6 +1,8 @@
 """A fully tuned model, carried as an adapter on its base, says what it says."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from extes.arms.local import Engine
 from tests.conftest import ROOT
 from tests.training import tiny
-from training.extract import changes, extract, kept
+from training.extract import changes, extract, kept, main
 from training.record import perplexities
 from training.tune import tune
 
@@ -83,3 +85,15 @@ def test_only_a_finished_run_of_full_tuning_can_be_extracted(tmp_path):
     assert refused.returncode == 1
     assert "no finished run of full tuning here" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_base_that_is_gone_is_told_and_no_rank_below_one_is_taken(run, tmp_path, monkeypatch, capsys):
+    moved = shutil.copytree(run, tmp_path / "run")
+    recipe = (moved / "recipe.toml").read_text()
+    (moved / "recipe.toml").write_text(re.sub('base = ".*"', f'base = "{tmp_path}/gone"', recipe))
+    for rank, told in (("8", "there is no folder"), ("0", "--rank")):
+        command = ["extract.py", str(moved), "--output", str(tmp_path / "out"), "--rank", rank]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert told in f"{ended.value}{capsys.readouterr().err}"
