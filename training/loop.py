@@ -10,6 +10,7 @@ Knows models, optimiser steps, checkpoints and processes. Does not know recipes'
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shutil
@@ -110,6 +111,10 @@ class Tuner(Trainer):
 
 def arguments(recipe: Recipe, folder: Path, micro_batch: int, accumulation: int) -> TrainingArguments:
     """transformers' arguments for a recipe; ``folder`` takes the checkpoints."""
+    if "8bit" in recipe.optimiser and importlib.util.find_spec("bitsandbytes") is None:
+        raise Problem(
+            f'optimiser {recipe.optimiser!r} needs bitsandbytes: pip install "extes[qlora]", or take adamw_torch_fused'
+        )
     return TrainingArguments(
         output_dir=str(folder),
         seed=recipe.seed,
@@ -164,10 +169,12 @@ def memory_errors_told(recipe: Recipe, micro_batch: int, step: Callable[[], int]
         if not cpu and not isinstance(error, torch.OutOfMemoryError):
             raise
         ways = []
+        same = " (may be changed in the same run folder)"
         if micro_batch > 1:
-            ways.append(f"--set micro_batch={max(1, micro_batch // 2)} (the same training, in smaller pieces)")
+            less = next(n for n in range(micro_batch // 2, 0, -1) if micro_batch % n == 0)  # it must divide the batch
+            ways.append(f"--set micro_batch={less}, the same training in smaller pieces{same}")
         if not recipe.gradient_checkpointing:
-            ways.append("--set gradient_checkpointing=true")
+            ways.append(f"--set gradient_checkpointing=true{same}")
         ways.append(f"--set data.max_length={recipe.data.max_length // 2}")
         if recipe.adapter is None:
             ways.append("training/recipes/lora.toml in place of full")
@@ -177,5 +184,5 @@ def memory_errors_told(recipe: Recipe, micro_batch: int, step: Callable[[], int]
         at = f" in step {step() + 1}" if step() >= 0 else " while the model was loaded"
         raise Halted(
             f"the {where} is out of memory{at}. Try, in this order: {'; '.join(ways)}. "
-            "`--dry-run` estimates what a run needs. The first two may be changed in the same run folder"
+            "`--dry-run` estimates what a run needs"
         ) from error

@@ -81,7 +81,7 @@ def load(path: Path, overrides: list[str]) -> Recipe:
     Raises :class:`Problem` with file, line and the allowed names for anything that cannot be used.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"{path}: cannot read the recipe ({error}); --config names it") from error
     try:

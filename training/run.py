@@ -12,6 +12,7 @@ Knows files. Does not know torch.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -72,7 +73,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise Problem(f"--output {self.path} is a file; name a folder")
         if not self.recipe.exists():
-            if any(self.path.iterdir()):
+            if {path.name for path in self.path.iterdir()} - {"probe.tmp", "recipe.toml.tmp"}:  # of a run just killed
                 raise Problem(f"--output {self.path} holds files and is not a run folder; name an empty or a new one")
             return False
         if changed := recipes.differences(recipes.load(self.recipe, []), recipe):
@@ -137,7 +138,14 @@ def environment() -> dict[str, str]:
 
 def command(strategy: str, processes: int) -> str:
     """The one line that makes the run again, from the recipe in its folder ``RUN``."""
-    start = "python" if processes == 1 else f"accelerate launch --num_processes {processes}"
+    start = "python"
+    if processes > 1:
+        sharded = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "deepspeed_zero3"}
+        ways = [
+            f"--config_file training/accelerate/{n}.yaml" for key, n in sharded.items() if os.environ.get(key) == "true"
+        ]
+        # Unless it is told, accelerate starts a single process where it sees no GPU
+        start = f"accelerate launch {ways[0] if ways else '--multi_gpu'} --num_processes {processes}"
     return f"{start} training/finetune.py --config RUN/recipe.toml --output {strategy}-again"
 
 

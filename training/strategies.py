@@ -24,6 +24,9 @@ from extes.errors import Problem
 from extes.hub.merge import stop_at
 from training.recipe import Recipe
 
+# Their keys and values stand in the cache, which a checkpointed layer is not given: nothing would be learnt.
+NEEDS_CACHE = (peft.PeftType.PREFIX_TUNING, peft.PeftType.CARTRIDGE)
+
 
 def load_tokenizer(recipe: Recipe) -> Any:
     base = _base(recipe)
@@ -57,9 +60,17 @@ def load_base(recipe: Recipe, shape_only: bool = False) -> Any:
         # Quantised weights cannot be moved afterwards: each process loads them to where it computes.
         arguments["device_map"] = {"": _own_device()}
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, revision=revision, **arguments)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            base, revision=revision, ignore_mismatched_sizes=True, output_loading_info=True, **arguments
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise Problem(f"the base model {base!r} cannot be loaded: {_first_line(error)}") from error
+    # transformers would fill the gaps with random numbers
+    if lacking := sorted([*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]):
+        raise Problem(
+            f"the base model {base!r} cannot be loaded: {len(lacking)} of its weights are missing or of another shape "
+            f"than config.json says ({', '.join(lacking[:3])}); fetch it again, or name another base"
+        )
     _fits_context(recipe, model.config)
     if recipe.quantization is not None:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -72,10 +83,15 @@ def attach(model: Any, recipe: Recipe) -> Any:
     if recipe.adapter is None:
         return model.requires_grad_(True)
     config = adapter_config(recipe)
+    if recipe.gradient_checkpointing and config.peft_type in NEEDS_CACHE:
+        raise Problem(
+            f"strategy {recipe.strategy!r} learns keys and values before the dialogue, which gradient checkpointing "
+            "throws away: --set gradient_checkpointing=false, and a smaller micro_batch to save memory"
+        )
     kind = model.config.model_type
     try:
         tuned = peft.get_peft_model(model, config)
-    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, ZeroDivisionError) as error:
         raise Problem(
             f"strategy {recipe.strategy!r} ({type(config).__name__}) does not fit the base {recipe.base!r}, a {kind!r} "
             f"model: {_first_line(error)}. Change [adapter] (--set adapter.KEY=VALUE) or take another recipe"
@@ -186,6 +202,8 @@ def _base(recipe: Recipe) -> str:
 def _fits_context(recipe: Recipe, config: Any) -> None:
     context = config.get_text_config().max_position_embeddings
     virtual = (recipe.adapter or {}).get("num_virtual_tokens", 0)
+    if "num_virtual_tokens" in (recipe.adapter or {}) and (not isinstance(virtual, int) or virtual < 1):
+        raise Problem(f"[adapter] num_virtual_tokens is {virtual!r}; it is a whole number, 1 or more")
     if recipe.data.max_length + virtual > context:
         learnt = f", {virtual} of which the strategy's own tokens take" if virtual else ""
         raise Problem(
@@ -205,7 +223,7 @@ def _quantization(arguments: dict[str, Any]) -> BitsAndBytesConfig:
             raise Problem(f"[quantization] {key}: BitsAndBytesConfig has no such argument; it has {', '.join(known)}")
     try:
         return BitsAndBytesConfig(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise Problem(f"[quantization]: {_first_line(error)}") from error
 
 

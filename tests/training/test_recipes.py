@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from extes.errors import Problem
 from tests.conftest import ROOT
@@ -14,6 +15,7 @@ from tests.training import tiny
 from training import recipe as recipes
 from training import strategies
 from training.loop import Halted, memory_errors_told
+from training.run import RunFolder
 from training.tune import plan, tune
 
 LORA = tiny.RECIPES / "lora.toml"
@@ -49,6 +51,12 @@ def test_a_wrong_key_or_value_is_told_with_what_is_allowed(override, told):
         recipes.load(LORA, [override])
 
 
+def test_a_recipe_saved_by_a_windows_editor_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + LORA.read_bytes().replace(b"\n", b"\r\n"))
+    assert recipes.load(path, []) == recipes.load(LORA, [])
+
+
 def test_a_wrong_line_in_the_file_is_told_with_its_number(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('strategy = "mine"\nlearning_rate = 1e-4\n\n[data]\nmax_length = "many"\ntrian = ["seeds"]\n')
@@ -69,6 +77,8 @@ def test_a_wrong_line_in_the_file_is_told_with_its_number(tmp_path):
         (["adapter.rank=4"], "LoraConfig has no such argument; it has .*r, target_modules"),
         (['adapter.target_modules=["query"]'], "does not fit the base .* a 'llama' model.*query"),
         (["adapter.r=0"], "should be > 0|positive"),
+        (["adapter.num_virtual_tokens=many"], r"num_virtual_tokens .*'many'.*whole number"),
+        (["adapter.num_virtual_tokens=0"], r"num_virtual_tokens .*0.*whole number"),
         (["data.train=[]"], "no supporter turn to train on"),
         (["data.train=['esconv:{mute}']"], "no supporter turn to train on"),
         (["data.train=['esconv:/nowhere.jsonl']"], "there is no /nowhere.jsonl"),
@@ -115,6 +125,25 @@ def test_a_base_with_a_broken_file_is_told(file, content, told, base, dialogues,
             plan(recipe)
 
 
+def test_a_base_that_lacks_weights_is_not_filled_up_with_random_ones(base, dialogues, tmp_path):
+    poor = shutil.copytree(base, tmp_path / "poor")
+    weights = load_file(poor / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, poor / "model.safetensors", {"format": "pt"})
+    recipe = tiny.small("lora", poor, dialogues)
+    with pytest.raises(Problem, match=r"1 of its weights are missing .*\(model\.layers\.1\.mlp\.up_proj\.weight\)"):
+        strategies.load_base(recipe)
+    weights["model.layers.1.mlp.up_proj.weight"] = torch.ones(3, 3)
+    save_file(weights, poor / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Problem, match="another shape"):
+        strategies.load_base(recipe)
+
+
+def test_a_prefix_that_checkpointing_would_throw_away_is_not_trained(base, dialogues):
+    with pytest.raises(Problem, match="gradient_checkpointing=false"):
+        plan(tiny.small("prefix", base, dialogues, "gradient_checkpointing=true"))
+
+
 def test_llama_adapter_says_which_models_it_fits(dialogues, tmp_path):
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -142,6 +171,9 @@ def test_without_bitsandbytes_the_extra_is_named(base, dialogues, tmp_path, monk
     monkeypatch.setattr(strategies.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Problem, match=r'needs bitsandbytes: pip install "extes\[qlora\]"'):
         tune(tiny.small("qlora", base, dialogues), tmp_path / "run", say=None)
+    with pytest.raises(Problem, match=r'"extes\[qlora\]", or take adamw_torch_fused'):
+        tune(tiny.small("full", base, dialogues, "optimiser=paged_adamw_8bit"), tmp_path / "other", say=None)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rate(base, dialogues, tmp_path):
@@ -173,6 +205,16 @@ def test_a_gpu_out_of_memory_is_told_alike_and_other_errors_are_not_hidden():
         raise RuntimeError("shape mismatch")
 
 
+def test_what_to_change_after_a_lack_of_memory_is_what_can_be_changed():
+    """Only some of it in the same folder; and smaller pieces must still make up the batch."""
+    for overrides, micro in ((["batch=15"], 15), (["micro_batch=1", "gradient_checkpointing=true"], 1)):
+        with pytest.raises(Halted) as started, memory_errors_told(recipes.load(LORA, overrides), micro, lambda: 0):
+            raise MemoryError
+        told = str(started.value)
+        assert ("may be changed in the same run folder" in told) == (micro > 1)
+        assert ("--set micro_batch=5, " in told) == (micro > 1)
+
+
 def test_an_output_that_cannot_be_a_run_folder_is_refused(base, dialogues, tmp_path):
     recipe = tiny.small("lora", base, dialogues)
     (tmp_path / "file").write_text("")
@@ -181,6 +223,9 @@ def test_an_output_that_cannot_be_a_run_folder_is_refused(base, dialogues, tmp_p
     with pytest.raises(Problem, match="cannot be written"):
         tune(recipe, tmp_path / "file" / "run", say=None)
     (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "recipe.toml.tmp").write_text("")  # a run killed in its first second
+    (tmp_path / "full" / "probe.tmp").write_text("")
+    assert not RunFolder(tmp_path / "full").check(recipe)
     (tmp_path / "full" / "thesis.doc").write_text("")
     with pytest.raises(Problem, match="holds files and is not a run folder"):
         tune(recipe, tmp_path / "full", say=None)
