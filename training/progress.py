@@ -28,7 +28,7 @@ class Log:
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]  # a kill may cut the last one
+        return [json.loads(line) for line in lines if _whole(line)]  # a kill may cut the last one
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         kept = [entry for entry in self.entries() if entry["step"] <= step]
@@ -38,6 +38,13 @@ class Log:
     def add(self, entry: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(entry) + "\n")
+
+
+def _whole(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def duration(seconds: float) -> str:

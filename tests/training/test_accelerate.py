@@ -58,7 +58,8 @@ def test_two_processes_learn_what_one_does(config, strategy, tmp_path):
     # Said once, not twice
     assert done.stdout.count("step 6/6") == 1 and done.stdout.count("wrote ") == 1
     assert "2 processes" in done.stdout
-    assert two["command"].startswith("accelerate launch --num_processes 2 ")
+    how = "--multi_gpu" if strategy == "lora" else "--config_file training/accelerate/fsdp.yaml"
+    assert two["command"].startswith(f"accelerate launch {how} --num_processes 2 ")
 
     again = strategies.load_tuned(recipe, tmp_path / "run").state_dict()
     for name, weight in one.model.state_dict().items():

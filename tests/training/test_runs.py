@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from training import batches, compare
 from training import recipe as recipes
 from training.data import Example
 from training.progress import Line, Log, duration
-from training.run import RunFolder
+from training.run import RunFolder, command
 from training.tune import tune
 
 
@@ -75,6 +76,8 @@ def test_without_held_out_dialogues_a_run_says_so_and_ends(made, tmp_path):
     done = tune(tiny.small("lora", base, dialogues, *none), tmp_path / "run", say=None)
     assert done.metrics == []
     assert "none held out" in (tmp_path / "run" / "README.md").read_text()
+    with pytest.raises(Problem, match="held nothing out"):
+        compare.compare([tmp_path / "run"], tmp_path / "page.md")
 
 
 def test_runs_side_by_side(made, tmp_path, capsys):
@@ -88,6 +91,15 @@ def test_runs_side_by_side(made, tmp_path, capsys):
         assert f"{value:.2f} [" in page  # from the weights on disk, the same figure as the run's own
         assert page.count(f"- **{strategy}**: ") >= len(compare.OPENINGS)
     assert "lowest with **" in page and (tmp_path / "page.png").stat().st_size > 5000
+
+
+def test_data_that_changed_since_the_runs_are_not_scored(made, tmp_path):
+    _, _, runs = made
+    run = shutil.copytree(runs["lora"], tmp_path / "lora")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"data_sha256": {"made": "0" * 64}}))
+    with pytest.raises(Problem, match="made changed since"):
+        compare.compare([run], tmp_path / "page.md")
 
 
 def test_runs_of_unlike_budgets_are_not_compared(made, tmp_path):
@@ -137,12 +149,13 @@ def test_padding_carries_no_loss_and_is_not_attended_to():
     assert out["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
 
-def test_a_log_cut_off_in_its_last_line_is_taken_up(tmp_path):
+@pytest.mark.parametrize("rest", ['{"step": 4, "lo', '{"step": 4, "held_out": {"seeds": 3.1}'])
+def test_a_log_cut_off_in_its_last_line_is_taken_up(rest, tmp_path):
     log = Log(tmp_path / "log.jsonl")
     for step in (1, 2, 3):
         log.add({"step": step, "loss": 1.0})
     with log.path.open("a") as out:
-        out.write('{"step": 4, "lo')
+        out.write(rest)
     assert [e["step"] for e in log.rewind(2)] == [1, 2] == [e["step"] for e in log.entries()]
 
 
@@ -167,6 +180,16 @@ def test_one_line_in_a_terminal_and_lines_in_a_file():
         line.close()
         assert stream.getvalue() == wanted
     assert [duration(s) for s in (42, 420, 12000)] == ["42 s", "7 min", "3 h 20 min"]
+
+
+def test_the_command_that_makes_a_run_again_starts_as_many_processes_and_shards_as_it_did(monkeypatch):
+    """Without --multi_gpu or a configuration accelerate starts one process, whatever their number, on a CPU."""
+    assert command("lora", 1).startswith("python training/finetune.py ")
+    assert command("lora", 2).startswith("accelerate launch --multi_gpu --num_processes 2 training/finetune.py ")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert command("full", 8).startswith(
+        "accelerate launch --config_file training/accelerate/fsdp.yaml --num_processes 8 "
+    )
 
 
 def test_a_file_is_replaced_whole(tmp_path):
