@@ -41,12 +41,12 @@ def model_card(run: Run, repo: str, base: Base, merged: bool, licence: str | Non
         raise Problem(f"{path}: its metadata cannot be read: {' '.join(str(error).split())}") from error
     data, text = card.data, card.text
     named = data.license == "other" and data.license_name
-    if licence is None and data.license in NO_LICENCE and not named:
+    if not licence and data.license in NO_LICENCE and not named:
         raise Problem(
             f"{path} states no licence for the weights. Choose one that the base and every data source allow, and say "
             "it: --licence cc-by-nc-4.0 (or another id of https://huggingface.co/docs/hub/repositories-licenses)"
         )
-    if licence is not None:
+    if licence:
         data.license = licence
         text = with_section(text, "Licence", f"`{licence}`.")
 

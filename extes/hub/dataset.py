@@ -56,6 +56,8 @@ def dataset_items(file: Path, repo: str, licence: str) -> tuple[tuple[Item, ...]
     import pyarrow.parquet as pq
 
     check_name(repo)
+    if not licence:
+        raise Problem("--licence is empty; say what the dialogues may be used under, for example cc-by-4.0")
     dialogues, report = read_jsonl(file)
     if report.rejected or not dialogues:
         raise Problem(f"{file} cannot be published as it is; mend the lines or leave them out:\n{report}")

@@ -429,6 +429,12 @@ def test_a_licence_can_be_said_with_the_command(hub: Hub, make_run: MakeRun) -> 
     assert card.data.license == "mit" and "## Licence\n\n`mit`." in card.text
 
 
+def test_an_empty_licence_is_none(hub: Hub, make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell leaves it where a variable is not set."""
+    run = broken(make_run(), "no licence")
+    assert "states no licence" in refused(run, "extes/tuned", capsys, "--base", "extes/base", "--licence", "")
+
+
 def test_a_missing_shard_is_told(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run("full")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}

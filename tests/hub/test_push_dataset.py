@@ -69,6 +69,11 @@ def test_again_does_nothing_and_dry_runs_touch_nothing(
     assert len(hub.repo("extes/seeds", "dataset").history()) == commits
 
 
+def test_an_empty_licence_is_none(hub: Hub, seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", "dataset", str(seeds), "extes/seeds", "--licence", "", "--dry-run"]) == 2
+    assert "--licence is empty" in capsys.readouterr().err
+
+
 def test_a_file_with_a_bad_line_is_not_published(hub: Hub, seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seeds.write_text(seeds.read_text() + '{"id": "x"}\n')
     assert push(seeds) == 2 and "bad_description" in capsys.readouterr().err
