@@ -1,7 +1,7 @@
 """The whole portal: three pages under one frame, and how it is launched.
 
 Gradio's traps that are closed here: no run history in the browser, no telemetry, no monitoring page, no API link in the
-footer, no tunnel, no fonts from elsewhere; page handlers are private and named for what a person does.
+footer, no tunnel, no files taken, no fonts from elsewhere; page handlers are private and named for what a person does.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def launch(demo: gr.Blocks, **options: Any) -> str:
         enable_monitoring=False,
         footer_links=[],
         pwa=False,
+        max_file_size=0,  # no page takes files, but Gradio has a door for them
         ssr_mode=False,
         show_error=False,
         theme=_theme(),

@@ -61,6 +61,12 @@ def test_the_browser_keeps_no_history_of_runs_and_handlers_are_private(portal):
     }
 
 
+def test_no_file_is_taken(portal):
+    """Whoever has the address could fill the disk, and have the portal serve what they like."""
+    reply = httpx.post(f"{portal.url}/gradio_api/upload", files={"files": ("a.html", b"<script>")}, timeout=30)
+    assert reply.status_code == 413, reply.text
+
+
 def test_monitoring_and_telemetry_are_off(portal):
     assert httpx.get(f"{portal.url}/monitoring", timeout=30).status_code in (403, 404)
     assert httpx.get(f"{portal.url}/config", timeout=30).json().get("analytics_enabled") is False
