@@ -16,7 +16,7 @@ from extes import taxonomy
 from extes.portal import aside, html
 from extes.portal.api import refusal
 from extes.study.conduct import Conduct
-from extes.study.forms import MAX_SITUATION_CHARS, Refused
+from extes.study.forms import MAX_SITUATION_CHARS, Distress, Refused
 from extes.texts import texts
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,9 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         form = {"agreed": agreed, "of_age": of_age, "publish_transcript": publish, "scenario": wanted, "rater": rater}
         try:
             opened = await conduct.start(form)
+        except Distress as error:  # stays on the page, where a toast would go
+            note = html.stopped(str(error))
+            return [*[gr.skip()] * 7, *show(end, again, note=note), *[gr.skip()] * (len(answers) + 1)]
         except Refused as error:
             raise refusal(error) from None
         keep = {"comparison": opened["comparison"], "rater": opened["rater"]}
@@ -139,6 +142,9 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
     ) -> AsyncIterator[list[Any]]:
         token = token or remembered(kept)
         unchanged = [gr.skip()] * len(spoken)
+        if not text or not text.strip():  # Send was tapped twice, and the first has taken the message
+            yield [said, *unchanged]
+            return
         sent = False
         try:
             async for frame in conduct.say(token, text):
@@ -200,7 +206,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
                 done = await conduct.rate(kept["comparison"], None)
             except Refused as error:  # withdrawn beside this, or a receipt whose key is gone
                 raise refusal(error) from None
-            note = html.receipt(done["receipt"], done["reveal"])
+            note = html.receipt(done["receipt"], done["reveal"], done.get("help"))
             return [kept["comparison"], [], *[gr.skip()] * 4, *show(end, again, note=note)]
         if view["state"] != "open":
             return nothing
@@ -220,7 +226,7 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         [saved, token, said, *spoken, *answers, comment],
         **quiet,
     )
-    beginning.success(None, js=arrive(".situation"))
+    beginning.success(None, js=arrive(".situation, .stopped"))
     answering = message.submit(
         on_message, [token, saved, message, said], [said, *spoken], trigger_mode="always_last", **quiet
     )

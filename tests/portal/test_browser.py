@@ -171,6 +171,27 @@ def test_a_crisis_shows_help_and_ends_the_comparison(page, portal):
     assert page.get_by_text("Samaritans").first.is_visible()
 
 
+def test_a_crisis_as_the_situation_leaves_help_on_the_page(page, portal):
+    page.goto(f"{portal.url}/compare")
+    page.get_by_label("My own").check()
+    page.get_by_label("Your situation, in a few words").fill("I want to die")
+    page.get_by_role("button", name="Begin").click()
+    page.locator(".stopped").wait_for()
+    assert "help lines" in page.locator(".stopped").inner_text()
+    page.get_by_role("button", name="Start another").click()
+    page.get_by_role("button", name="Begin").wait_for()
+
+
+def test_send_tapped_twice_sends_once_and_complains_of_nothing(page, portal):
+    consent(page, portal.url)
+    page.get_by_placeholder(re.compile("Write as the person")).fill("hello")
+    page.get_by_role("button", name="Send", exact=True).dblclick()
+    page.wait_for_function("() => document.querySelectorAll('.thread .pair').length === 1")
+    page.wait_for_timeout(2000)
+    expect(page.locator(".toast-wrap .toast-body")).to_have_count(0)
+    expect(page.locator(".thread .said")).to_have_count(1)
+
+
 def test_help_is_one_tap_away_on_every_page(page, portal):
     for path in ("", "/compare", "/results"):
         page.goto(portal.url + path)
