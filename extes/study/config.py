@@ -84,9 +84,7 @@ class ArmConfig(_Strict):
     def _is_no_key(cls, name: str) -> str:
         """Who writes the key itself here would have it in the log."""
         if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
-            raise PydanticCustomError(
-                "secret", "name a variable in capitals, like OPENAI_API_KEY; never the key itself"
-            )
+            raise PydanticCustomError("secret", "name a variable, in capitals like OPENAI_API_KEY, never the key")
         return name
 
     @model_validator(mode="after")

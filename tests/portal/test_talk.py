@@ -38,7 +38,5 @@ def test_a_harmful_reply_is_withheld_however_it_is_marked_up(tmp_path, reply):
 
 
 def test_what_a_model_only_thinks_withholds_nothing(tmp_path):
-    *_, shown = chat(
-        tmp_path, "hello", reply="<think>They might kill themselves. You are worthless.</think>I hear you."
-    )
+    *_, shown = chat(tmp_path, "hello", reply="<think>They may feel hated. You are worthless.</think>I hear you.")
     assert shown.startswith("I hear you.")

@@ -31,7 +31,7 @@ def test_the_studies_to_begin_with_are_valid(name):
         ("deadline_seconds = 5", "deadline_seconds = inf", 14, "finite"),
         (
             'kind = "scripted"\nreplies = ["I see',
-            'kind = "remote"\nbase_url = "http://u"\nmodel = "m"\nsampling = { no_repeat_ngram_size = 3 }\nreplies = ["I',
+            'kind = "remote"\nbase_url = "http://u"\nmodel = "m"\nsampling = {no_repeat_ngram_size = 3}\nreplies = ["I',
             34,
             "leave it out",
         ),
