@@ -39,7 +39,7 @@ class Conduct:
         self._health = health or Health(store, Bounds())
         self._screen: Screen = screen("en")
         self._opening = asyncio.Lock()
-        self._answering: set[str] = set()
+        self._answering: dict[str, str] = {}  # by comparison, the message that is being answered
         if not any(e.body["hash"] == study.hash for e in store.events(kind="study")):
             store.append("study", {"hash": study.hash, "config": study.model_dump(mode="json"), "code": __version__})
 
@@ -119,12 +119,15 @@ class Conduct:
         }
 
     async def view(self, token: Any) -> dict[str, Any]:
-        """What a page that was reloaded needs to go on: situation, state and what was said. Raises :class:`Refused`."""
+        """What a page that was reloaded needs to go on: situation, state, what was said, and the message that is being
+        answered, if one is. Raises :class:`Refused`."""
+        answering = dict(self._answering)  # as it was before looking: what is not in it any more, is found
         comparison = await self._find(token)
         return {
             **self._open_view(comparison.opened["scenario"]["text"]),
             "state": comparison.state,
             "exchanges": [{"message": e.message, **e.replies} for e in comparison.exchanges],
+            "under_way": answering.get(comparison.id, ""),
         }
 
     async def say(self, token: Any, message: Any) -> AsyncIterator[dict[str, Any]]:
@@ -145,7 +148,7 @@ class Conduct:
             raise Refused("That was the last message of this comparison. Please rate it now.")
         if comparison.id in self._answering:
             raise Refused("The last message is still being answered. Please wait a moment.")
-        self._answering.add(comparison.id)
+        self._answering[comparison.id] = text
         try:
             yield {"a": "", "b": "", "finished": False}
             await self.until_ready(self.arms.values())
@@ -167,7 +170,7 @@ class Conduct:
             except Exists:
                 raise Refused("This comparison went on or ended elsewhere. Please reload the page.") from None
         finally:
-            self._answering.discard(comparison.id)
+            del self._answering[comparison.id]
         concern = {"concern": True} if level == "concern" else {}
         async for frame in release(replies, self.study.generation.words_per_second):
             yield frame | concern

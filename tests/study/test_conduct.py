@@ -303,6 +303,21 @@ def test_two_messages_at_once_are_answered_once(tmp_path):
     asyncio.run(go())
 
 
+def test_a_page_that_was_reloaded_learns_which_message_is_being_answered(tmp_path):
+    async def go():
+        study = Study(tmp_path, (WARM, "delay = 0.05\n" + WARM))
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        answering = asyncio.create_task(study.say(token, "I failed my exam."))
+        while not (view := await study.conduct.view(token))["under_way"]:
+            await asyncio.sleep(0.01)
+        assert view["under_way"] == "I failed my exam." and view["exchanges"] == []
+        await answering
+        view = await study.conduct.view(token)
+        assert view["under_way"] == "" and [e["message"] for e in view["exchanges"]] == ["I failed my exam."]
+
+    asyncio.run(go())
+
+
 def test_while_models_load_nothing_is_lost_or_stored(tmp_path):
     async def go():
         study = Study(tmp_path, ("deadline_seconds = 5", "deadline_seconds = 0.5"), ready=False)
