@@ -13,9 +13,11 @@ from typing import Any
 
 import gradio as gr
 from gradio.components.navbar import Navbar
+from starlette.middleware import Middleware
 
 from extes.portal import chat, compare, html, results
 from extes.portal.api import add_api
+from extes.portal.door import Door
 from extes.study.conduct import Conduct
 from extes.texts import texts
 
@@ -94,7 +96,7 @@ def launch(demo: gr.Blocks, **options: Any) -> str:
         enable_monitoring=False,
         footer_links=[],
         pwa=False,
-        max_file_size=0,  # no page takes files, but Gradio has a door for them
+        app_kwargs={"middleware": [Middleware(Door)]},
         ssr_mode=False,
         show_error=False,
         theme=_theme(),
