@@ -21,9 +21,9 @@ from extes.study.tidy import tidy
         ("1. one\n2) two\n\n---\n\u2022 three", "stop", "one two\n\nthree"),
         ("See [this page](https://x.org/a) soon.", "stop", "See this page soon."),
         (
-            "See ![a page](https://x.org/a_(b) \"Title\") soon, [it](<https://x.org> 'T').",
+            "![A page](https://x.org/a_(b) \"Title\"), [it](<https://x.org> 'T').",
             "stop",
-            "See a page soon, it.",
+            "A page, it.",
         ),
         ("one \n \t\n two", "stop", "one\n\ntwo"),
         ("I was 12. Then 13.", "stop", "I was 12. Then 13."),
