@@ -119,8 +119,7 @@ class Conduct:
         }
 
     async def view(self, token: Any) -> dict[str, Any]:
-        """What a page that was reloaded needs to go on: situation, state, what was said, and the message that is being
-        answered, if one is. Raises :class:`Refused`."""
+        """What a reloaded page needs to go on: situation, state, what was said and is being answered, or a refusal."""
         answering = dict(self._answering)  # as it was before looking: what is not in it any more, is found
         comparison = await self._find(token)
         return {
