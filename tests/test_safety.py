@@ -26,6 +26,12 @@ from tests.conftest import ROOT
         "kms",
         "I could jump off the bridge on my way home",
         "I wish I could go to sleep and not wake up again",
+        "i don\u00b4t want to live",
+        "I don\u2032t want to live",
+        "I don\uff07t want to live",
+        "I want to d\u200bie",
+        "I want to kill my\u00adself",
+        "\uff29 \uff57\uff41\uff4e\uff54 \uff54\uff4f \uff44\uff49\uff45",
     ],
 )
 def test_a_crisis_is_noticed(text):

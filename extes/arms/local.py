@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -184,19 +185,25 @@ class Engine:
         yield Piece("", finish="length", left_out=left_out)
 
     def _prompt(self, tokenizer: Any, messages: Messages, max_new_tokens: int) -> tuple[Any, int]:
-        """Token ids, shape ``(1, n)``, and the number of messages left out: the oldest, where they do not fit."""
+        """Token ids, shape ``(1, n)``, and the number of messages left out: the oldest, where they do not fit.
+
+        Everyone's replies wait for this, so it does not try one length after the other: a history may have thousands of
+        messages.
+        """
         room = max(1, int(self.model.config.max_position_embeddings) - max_new_tokens)
-        kept = list(messages)
-        while True:
-            ids = tokenizer.apply_chat_template(
+        start = 1 if messages[0]["role"] == "system" else 0
+        system, turns = messages[:start], messages[start:]
+
+        def without(exchanges: int) -> Any:
+            kept = [*system, *turns[2 * exchanges :]]
+            return tokenizer.apply_chat_template(
                 kept, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             )["input_ids"]
-            if ids.shape[1] <= room:
-                return ids.to(self.model.device), len(messages) - len(kept)
-            start = 1 if kept[0]["role"] == "system" else 0
-            if len(kept) - start <= 1:
-                return ids[:, -room:].to(self.model.device), len(messages) - len(kept)
-            del kept[start : start + 2]
+
+        most = (len(turns) - 1) // 2  # the last message stays
+        least = min(most, max(0, (len(turns) - room + 1) // 2))  # each message takes a token or more
+        left_out = least + bisect_left(range(least, most), True, key=lambda n: without(n).shape[1] <= room)
+        return without(left_out)[:, -room:].to(self.model.device), 2 * left_out
 
     def _only(self, adapter: str) -> Any:
         if not self.adapters:

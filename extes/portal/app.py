@@ -1,7 +1,7 @@
 """The whole portal: three pages under one frame, and how it is launched.
 
 Gradio's traps that are closed here: no run history in the browser, no telemetry, no monitoring page, no API link in the
-footer, no tunnel, no fonts from elsewhere; page handlers are private and named for what a person does.
+footer, no tunnel, no files taken, no fonts from elsewhere; page handlers are private and named for what a person does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 import gradio as gr
 from gradio.components.navbar import Navbar
+from starlette.middleware import Middleware
 
 from extes.portal import chat, compare, html, results
 from extes.portal.api import add_api
+from extes.portal.door import Door
 from extes.study.conduct import Conduct
 from extes.texts import texts
 
@@ -94,6 +96,7 @@ def launch(demo: gr.Blocks, **options: Any) -> str:
         enable_monitoring=False,
         footer_links=[],
         pwa=False,
+        app_kwargs={"middleware": [Middleware(Door)]},
         ssr_mode=False,
         show_error=False,
         theme=_theme(),

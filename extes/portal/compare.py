@@ -6,6 +6,7 @@ visits is that token alone, and only after consent.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,7 +17,7 @@ from extes import taxonomy
 from extes.portal import aside, html
 from extes.portal.api import refusal
 from extes.study.conduct import Conduct
-from extes.study.forms import MAX_SITUATION_CHARS, Refused
+from extes.study.forms import MAX_SITUATION_CHARS, Distress, Refused
 from extes.texts import texts
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,9 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         form = {"agreed": agreed, "of_age": of_age, "publish_transcript": publish, "scenario": wanted, "rater": rater}
         try:
             opened = await conduct.start(form)
+        except Distress as error:  # stays on the page, where a toast would go
+            note = html.stopped(str(error))
+            return [*[gr.skip()] * 7, *show(end, again, note=note), *[gr.skip()] * (len(answers) + 1)]
         except Refused as error:
             raise refusal(error) from None
         keep = {"comparison": opened["comparison"], "rater": opened["rater"]}
@@ -139,6 +143,9 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
     ) -> AsyncIterator[list[Any]]:
         token = token or remembered(kept)
         unchanged = [gr.skip()] * len(spoken)
+        if not text or not text.strip():  # Send was tapped twice, and the first has taken the message
+            yield [said, *unchanged]
+            return
         sent = False
         try:
             async for frame in conduct.say(token, text):
@@ -186,25 +193,38 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         note = html.stopped(left["stopped"]["text"])
         return [forgotten(kept), None, [], "", *show(end, again, note=note)]
 
-    async def on_load(kept: Any) -> Any:
+    async def on_load(kept: Any) -> AsyncIterator[list[Any]]:
         """Go on with a comparison that a reload or a restart interrupted."""
-        nothing = [gr.skip()] * (2 + len(spoken))
-        if not isinstance(kept, dict) or not kept.get("comparison"):
-            return nothing
+        token, waited, nothing = remembered(kept), False, [gr.skip()] * (2 + len(spoken))
+        yield nothing  # a generator that ends before its first word empties everything
+        if not token:
+            return
         try:
-            view = await conduct.view(kept["comparison"])
+            view = await conduct.view(token)
+            while view["under_way"]:  # the page that asked is gone; the answer is not
+                now = {"message": view["under_way"], "a": "", "b": "", "finished": False}
+                updates = talking(view, view["exchanges"])
+                updates[1], updates[3] = html.thread(view["exchanges"], now), words["thinking"]
+                yield nothing if waited else [token, view["exchanges"], *updates]
+                waited = True
+                await asyncio.sleep(0.5)
+                view = await conduct.view(token)
         except Refused:
-            return nothing
-        if view["state"] == "rated":
-            try:
-                done = await conduct.rate(kept["comparison"], None)
-            except Refused as error:  # withdrawn beside this, or a receipt whose key is gone
-                raise refusal(error) from None
-            note = html.receipt(done["receipt"], done["reveal"])
-            return [kept["comparison"], [], *[gr.skip()] * 4, *show(end, again, note=note)]
-        if view["state"] != "open":
-            return nothing
-        return [kept["comparison"], view["exchanges"], *talking(view, view["exchanges"], words["resumed"])]
+            return
+        ended = [token, [], *[gr.skip()] * 4]
+        try:
+            if view["state"] == "rated":
+                done = await conduct.rate(token, None)
+                note = html.receipt(done["receipt"], done["reveal"], done.get("help"))
+                yield [*ended, *show(end, again, note=note)]
+            elif view["state"] == "open":
+                note = words["answered"] if waited else words["resumed"]
+                yield [token, view["exchanges"], *talking(view, view["exchanges"], note)]
+            elif waited:
+                left = await conduct.leave(token)
+                yield [*ended, *show(end, again, note=html.stopped(left["stopped"]["text"]))]
+        except Refused as error:  # withdrawn beside this, or a receipt whose key is gone
+            raise refusal(error) from None
 
     def on_again(kept: Any) -> Any:
         return [forgotten(kept), None, [], "", *show(consent_part)]
@@ -220,16 +240,22 @@ def page(conduct: Conduct, demo: gr.Blocks) -> None:
         [saved, token, said, *spoken, *answers, comment],
         **quiet,
     )
-    beginning.success(None, js=arrive(".situation"))
+    beginning.success(None, js=arrive(".situation, .stopped"))
     answering = message.submit(
         on_message, [token, saved, message, said], [said, *spoken], trigger_mode="always_last", **quiet
     )
     sending = send.click(on_rate, [token, saved, comment, *answers], parts, trigger_mode="once", **quiet)
+    loading = demo.load(on_load, saved, [token, said, *spoken], **quiet)
     # An answer under way is dropped, or it would come back over whatever the page shows by then.
     leaving = stop.click(
-        on_leave, [token, saved], [saved, token, said, message, *parts], trigger_mode="once", cancels=answering, **quiet
+        on_leave,
+        [token, saved],
+        [saved, token, said, message, *parts],
+        trigger_mode="once",
+        cancels=[answering, loading],
+        **quiet,
     )
     leaving.success(None, js=arrive(".stopped"))
     again.click(on_again, saved, [saved, token, said, message, *parts], **quiet)
     sending.success(None, js=arrive(".receipt"))
-    demo.load(on_load, saved, [token, said, *spoken], **quiet).success(None, js=arrive(".situation, .receipt"))
+    loading.success(None, js=arrive(".situation, .receipt"))

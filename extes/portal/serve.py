@@ -33,6 +33,10 @@ def main() -> int:
     from extes.study.roster import build as build_arms
     from extes.study.store import Store
 
+    port = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if not port.isdecimal() or int(port) > 65535:
+        print(f"GRADIO_SERVER_PORT is {port!r}; it is a number up to 65535, or not set at all", file=sys.stderr)
+        return 2
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -60,13 +60,13 @@ async def talk(conduct: Conduct, message: Any, history: Any) -> AsyncIterator[st
     """The reply as far as it has come, again and again. Raises :class:`Refused`."""
     words, guard = texts()["chat"], screen("en")
     text = forms.message(plain(message), conduct.study)
+    level = guard(text)
+    if level == "crisis":  # before all that could stand against help
+        yield words["crisis"]
+        return
     past = conversation(history)
     if sum(len(m["content"]) for m in past) > 100 * conduct.study.max_message_chars:
         raise Refused("This conversation has become too long. Please clear it and begin again.")
-    level = guard(text)
-    if level == "crisis":
-        yield words["crisis"]
-        return
     arm = conduct.arms[conduct.study.chat]
     await conduct.until_ready([arm])
     said, finish, shown = "", None, ""
@@ -78,10 +78,11 @@ async def talk(conduct: Conduct, message: Any, history: Any) -> AsyncIterator[st
         async with asyncio.timeout(generation.deadline_seconds):
             async for piece in arm.reply(messages, generation.max_new_tokens, secrets.randbits(48)):
                 said, finish = said + piece.text, piece.finish or finish
-                if guard.harmful(said):
+                now = tidy(said, None)
+                if guard.harmful(now):
                     yield words["withheld"]
                     return
-                if (now := tidy(said, None)) != shown and now:
+                if now and now != shown:
                     shown = now
                     yield shown
     except (ArmError, TimeoutError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,7 +15,14 @@ from typing import Literal
 
 Level = Literal["none", "concern", "crisis"]
 
-_PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'", "\u201c": '"', "\u201d": '"'})
+# Signs that keyboards give for an apostrophe or a quotation mark, and signs that nobody sees.
+_PLAIN = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u02bc\u00b4\u2032`", "'")
+    | dict.fromkeys("\u201c\u201d", '"')
+    | dict.fromkeys(
+        map(chr, (0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A))), ""
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Screen:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.translate(_PLAIN).lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text.translate(_PLAIN)).lower().split())
 
 
 @cache

@@ -14,8 +14,6 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-SCHEMA_VERSION = 2
-
 
 class Broken(Exception):
     """The log is not what was written. The text names the first event that shows it."""

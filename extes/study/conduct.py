@@ -23,7 +23,7 @@ from extes.study.answering import Failed, both, release
 from extes.study.assignment import assign
 from extes.study.comparison import Comparison, fold
 from extes.study.config import Study
-from extes.study.forms import Refused
+from extes.study.forms import Distress, Refused
 from extes.study.health import Bounds, Health
 from extes.study.store import Exists, Store, StoreError
 from extes.texts import texts
@@ -39,7 +39,7 @@ class Conduct:
         self._health = health or Health(store, Bounds())
         self._screen: Screen = screen("en")
         self._opening = asyncio.Lock()
-        self._answering: set[str] = set()
+        self._answering: dict[str, str] = {}  # by comparison, the message that is being answered
         if not any(e.body["hash"] == study.hash for e in store.events(kind="study")):
             store.append("study", {"hash": study.hash, "config": study.model_dump(mode="json"), "code": __version__})
 
@@ -58,11 +58,12 @@ class Conduct:
 
     async def start(self, consent: Any) -> dict[str, Any]:
         """Open a comparison. Returns its token, the situation and what to rate. Raises :class:`Refused`."""
+        wanted = consent.get("scenario") if isinstance(consent, dict) else None
+        if isinstance(wanted, str) and self._screen(wanted[: forms.MAX_SITUATION_CHARS]) == "crisis":
+            raise Distress(texts()["stopped"]["safety"])  # before anything else is asked for
         given = forms.consent(consent)
         if why_not := await self.closed():
             raise Refused(why_not)
-        if given.situation and self._screen(given.situation) == "crisis":
-            raise Refused(texts()["stopped"]["safety"])
         token, rater = secrets.token_urlsafe(24), given.rater or secrets.token_urlsafe(24)
         situation = ""
         async with self._opening:  # one at a time here; the store settles it with another process
@@ -118,12 +119,14 @@ class Conduct:
         }
 
     async def view(self, token: Any) -> dict[str, Any]:
-        """What a page that was reloaded needs to go on: situation, state and what was said. Raises :class:`Refused`."""
+        """What a reloaded page needs to go on: situation, state, what was said and is being answered, or a refusal."""
+        answering = dict(self._answering)  # as it was before looking: what is not in it any more, is found
         comparison = await self._find(token)
         return {
             **self._open_view(comparison.opened["scenario"]["text"]),
             "state": comparison.state,
             "exchanges": [{"message": e.message, **e.replies} for e in comparison.exchanges],
+            "under_way": answering.get(comparison.id, ""),
         }
 
     async def say(self, token: Any, message: Any) -> AsyncIterator[dict[str, Any]]:
@@ -131,20 +134,20 @@ class Conduct:
 
         Yields ``{"a", "b", "finished"}``; the last may carry ``stopped`` (a reason and a text) or ``concern``.
         """
-        comparison = await self._find(token)
         text = forms.message(message, self.study)
+        level = self._screen(text)
+        if level == "crisis":  # before all that could stand against help: a lost comparison, a full disk
+            await self._stop_for_safety(token)
+            yield _stopped("safety")
+            return
+        comparison = await self._find(token)
         if comparison.state != "open":
             raise Refused("This comparison is closed. Please start another.")
         if len(comparison.exchanges) >= self.study.maximum_exchanges:
             raise Refused("That was the last message of this comparison. Please rate it now.")
-        level = self._screen(text)
-        if level == "crisis":
-            await self._void(comparison, "safety", {"screen": self._screen.version})
-            yield _stopped("safety")
-            return
         if comparison.id in self._answering:
             raise Refused("The last message is still being answered. Please wait a moment.")
-        self._answering.add(comparison.id)
+        self._answering[comparison.id] = text
         try:
             yield {"a": "", "b": "", "finished": False}
             await self.until_ready(self.arms.values())
@@ -166,7 +169,7 @@ class Conduct:
             except Exists:
                 raise Refused("This comparison went on or ended elsewhere. Please reload the page.") from None
         finally:
-            self._answering.discard(comparison.id)
+            del self._answering[comparison.id]
         concern = {"concern": True} if level == "concern" else {}
         async for frame in release(replies, self.study.generation.words_per_second):
             yield frame | concern
@@ -251,6 +254,15 @@ class Conduct:
         if known.opened["study"] != self.study.hash:
             raise Refused("The study has changed since this comparison began. Please start a new one.")
         return known
+
+    async def _stop_for_safety(self, token: Any) -> None:
+        """Void the comparison, if it is known and open, and if that can be stored."""
+        try:
+            comparison = await self._find(token)
+            if comparison.state == "open":
+                await self._void(comparison, "safety", {"screen": self._screen.version})
+        except Refused as error:
+            log.warning("a message in distress has voided nothing: %s", error)
 
     async def _void(self, comparison: Comparison, reason: str, more: dict[str, Any]) -> None:
         try:

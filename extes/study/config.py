@@ -70,9 +70,22 @@ class ArmConfig(_Strict):
     @classmethod
     def _holds_no_secret(cls, url: str) -> str:
         """The address is in the study's log and in every rating's revision. An @ of a path is written %40."""
+        key_goes = "; name a variable in api_key_variable"
         if "@" in url:
-            raise PydanticCustomError("secret", "no user or password in base_url; name a variable in api_key_variable")
+            raise PydanticCustomError("secret", f"no user or password in base_url{key_goes}")
+        if "?" in url or "#" in url:
+            raise PydanticCustomError("secret", f"no ? or # in base_url, and no key after it{key_goes}")
+        if url and not url.startswith(("http://", "https://")):
+            raise PydanticCustomError("secret", "base_url begins with http:// or https://")
         return url
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _is_no_key(cls, name: str) -> str:
+        """Who writes the key itself here would have it in the log."""
+        if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
+            raise PydanticCustomError("secret", "name a variable, in capitals like OPENAI_API_KEY, never the key")
+        return name
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> ArmConfig:
@@ -90,6 +103,15 @@ class Criterion(_Strict):
     label: str
     definition: str
     answers: tuple[Answer, ...] = Field(("a", "tie", "b"), min_length=2)
+
+    @field_validator("answers")
+    @classmethod
+    def _are_fair(cls, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+        if not {"a", "b"} <= set(answers):
+            raise ValueError('either side can win: "a" and "b" are both among the answers')
+        if len(set(answers)) < len(answers):
+            raise ValueError("no answer is there twice")
+        return answers
 
 
 class Generation(_Strict):
@@ -168,7 +190,7 @@ class Study(_Strict):
 def load(path: Path) -> Study:
     """Read a study file. ``consent`` and ``help`` name files relative to it; without ``help``, the project's own."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise StudyError(f"{path}: cannot read the study file ({error.strerror}); EXTES_STUDY names it") from error
     except UnicodeDecodeError as error:
@@ -182,8 +204,8 @@ def load(path: Path) -> Study:
     for key in named:
         if named[key]:
             try:
-                data[key] = (path.parent / data[key]).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+                data[key] = (path.parent / data[key]).read_text(encoding="utf-8-sig")
+            except (OSError, ValueError) as error:  # no such file, no text, no name that a file can have
                 where = _line(text, (key,))
                 raise StudyError(f'{path}, line {where}: cannot read "{key}" = {data[key]!r} ({error})') from error
     if "help" not in data:
@@ -209,7 +231,7 @@ def _explain(path: Path, text: str, problem: object) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "there is no such key; check its spelling"
-    given = None if problem["type"] == "secret" else problem.get("input")
+    given = None if problem["type"] in ("secret", "extra_forbidden") else problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}, line {_line(text, keys)}: {dotted}: {message}{shown}"
 

@@ -15,6 +15,10 @@ class Refused(Exception):
     """A request that cannot be honoured. The text is for the person who made it."""
 
 
+class Distress(Refused):
+    """What somebody wrote speaks of danger. The text points to help, and is to stay in sight."""
+
+
 MAX_SITUATION_CHARS = 300
 
 

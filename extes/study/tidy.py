@@ -12,7 +12,7 @@ from extes.arms.arm import Finish
 
 _REASONING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|$)|^.*</(think|thinking|reasoning)>", re.S | re.I)
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,80}>|<\|[^<>|]{0,40}\|>")
-_LINKS = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*\)")
+_LINKS = re.compile(r"""!?\[([^\[\]]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+(?:"[^"]*"|'[^']*'))?\)""")
 _RULES = re.compile(r"(?m)^[ \t]*(?:[-*_=|:][ \t]*){3,}$")
 _MARKS = re.compile(
     r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+|>[ \t]?|[-*+\u2022][ \t]+|\d{1,2}[.)][ \t]+)"
@@ -20,7 +20,7 @@ _MARKS = re.compile(
 )
 _LABEL = re.compile(r"^\s*(?:\[[A-Z][\w &'/-]{2,40}\]\s*|(?:assistant|supporter|ai|user|seeker)\s*:\s*)", re.I)
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
-_LINES = re.compile(r"\s*\n\s*\n\s*")
+_LINES = re.compile(r"\n\s*\n")
 
 
 def tidy(text: str, finish: Finish | None) -> str:

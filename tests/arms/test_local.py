@@ -143,6 +143,25 @@ def test_a_conversation_longer_than_the_context_loses_its_oldest_exchanges(arms)
     assert reply(arms["tuned"], messages=[*long, *HELLO])
 
 
+def test_the_prompt_of_a_history_of_thousands_is_found_in_a_few_steps(arms, monkeypatch):
+    """Everyone's replies wait while one prompt is made."""
+    engine = arms["base"].engine
+    history = [{"role": ("user", "assistant")[n % 2], "content": f"number {n}"} for n in range(5001)]
+    sizes, template = [], engine.tokenizer.apply_chat_template
+    monkeypatch.setattr(
+        engine.tokenizer,
+        "apply_chat_template",
+        lambda kept, **options: sizes.append(len(kept)) or template(kept, **options),
+    )
+    system = {"role": "system", "content": "Be kind."}
+    ids, left_out = engine._prompt(engine.tokenizer, [system, *history], 72)
+    assert len(sizes) < 15 and max(sizes) <= 1 + engine.model.config.max_position_embeddings
+    room = engine.model.config.max_position_embeddings - 72
+    assert ids.shape[1] <= room
+    one_more = template([system, *history[left_out - 2 :]], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert len(one_more) > room, "no more is left out than must be"
+
+
 def test_a_tuned_arm_is_asked_with_the_template_it_was_tuned_with(tmp_path):
     """The base has another template, and another token at the end of a turn."""
     torch.manual_seed(0)

@@ -1,7 +1,9 @@
 """Before the rating, no byte that reaches the browser tells which arm is which."""
 
 import base64
+import http.server
 import json
+import threading
 
 import httpx
 from gradio_client import Client
@@ -59,6 +61,35 @@ def test_the_browser_keeps_no_history_of_runs_and_handlers_are_private(portal):
         "/withdraw",
         "/chat",
     }
+
+
+def test_no_file_is_taken(portal):
+    """Whoever has the address could fill the disk, and have the portal serve what they like."""
+    reply = httpx.post(f"{portal.url}/gradio_api/upload", files={"files": ("a.html", b"<script>")}, timeout=30)
+    assert reply.status_code == 400, reply.text
+
+
+def test_no_file_is_fetched(portal):
+    """Gradio fetches what a client names as a file, from anywhere."""
+    asked = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        file = {"path": f"http://127.0.0.1:{server.server_port}/a", "meta": {"_type": "gradio.FileData"}}
+        reply = httpx.post(f"{portal.url}/gradio_api/call/start", json={"data": [file]}, timeout=30)
+        server.shutdown()
+    assert reply.status_code == 400, reply.text
+    assert asked == []
+
+
+def test_a_huge_request_is_refused(portal):
+    reply = httpx.post(f"{portal.url}/gradio_api/call/chat", json={"data": ["x" * 5_000_000, []]}, timeout=30)
+    assert reply.status_code == 413, reply.text
 
 
 def test_monitoring_and_telemetry_are_off(portal):

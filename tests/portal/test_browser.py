@@ -81,6 +81,7 @@ def test_nothing_begins_without_consent(page, portal):
     page.get_by_label("I have read this").check()
     page.get_by_role("button", name="Begin").click()
     page.get_by_text("confirm that you are 18 or older").wait_for()
+    assert in_reach(page), "an error does not lie over the way to help"
     assert page.evaluate("() => Object.keys(localStorage).filter(k => k.includes('extes')).length") == 0
 
 
@@ -89,6 +90,20 @@ def test_a_reload_goes_on_where_it_stopped(page, portal):
     say(page, "before the reload", 1)
     page.reload()
     page.get_by_text("before the reload").wait_for()
+    say(page, "after the reload", 2)
+
+
+def test_an_answer_under_way_is_there_after_a_reload(page, slow_portal):
+    consent(page, slow_portal.url)
+    box = page.get_by_placeholder(re.compile("Write as the person"))
+    box.fill("before the reload")
+    box.press("Enter")
+    page.get_by_text("Both are writing").wait_for()
+    page.reload()
+    page.get_by_text("before the reload").wait_for()
+    page.get_by_text("Both have answered").wait_for()
+    expect(page.locator(".thread .said")).to_have_count(1)
+    expect(page.get_by_text("That was a long day")).to_have_count(1)
     say(page, "after the reload", 2)
 
 
@@ -171,6 +186,46 @@ def test_a_crisis_shows_help_and_ends_the_comparison(page, portal):
     assert page.get_by_text("Samaritans").first.is_visible()
 
 
+def test_a_crisis_as_the_situation_leaves_help_on_the_page(page, portal):
+    page.goto(f"{portal.url}/compare")
+    page.get_by_label("My own").check()
+    page.get_by_label("Your situation, in a few words").fill("I want to die")
+    page.get_by_role("button", name="Begin").click()
+    page.locator(".stopped").wait_for()
+    assert "help lines" in page.locator(".stopped").inner_text()
+    page.get_by_role("button", name="Start another").click()
+    page.get_by_role("button", name="Begin").wait_for()
+
+
+def test_send_tapped_twice_sends_once_and_complains_of_nothing(page, portal):
+    consent(page, portal.url)
+    page.get_by_placeholder(re.compile("Write as the person")).fill("hello")
+    page.get_by_role("button", name="Send", exact=True).dblclick()
+    page.wait_for_function("() => document.querySelectorAll('.thread .pair').length === 1")
+    page.wait_for_timeout(2000)
+    expect(page.locator(".toast-wrap .toast-body")).to_have_count(0)
+    expect(page.locator(".thread .said")).to_have_count(1)
+
+
+def in_reach(page):
+    """Whether a tap would meet the way to help, where the page is scrolled to now."""
+    return page.evaluate(
+        """() => { const r = document.querySelector('.help summary').getBoundingClientRect();
+        return !!document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2)?.closest('.help'); }"""
+    )
+
+
+def test_help_is_one_tap_away_however_far_one_has_scrolled(page, portal):
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 400})
+    consent(page, portal.url)
+    for n in range(1, 4):
+        say(page, f"message {n}", n)
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") > 100
+    assert in_reach(page)
+
+
 def test_help_is_one_tap_away_on_every_page(page, portal):
     for path in ("", "/compare", "/results"):
         page.goto(portal.url + path)
@@ -196,6 +251,7 @@ def test_chat_streams_retries_undoes_and_clears(page, portal):
 def slow_portal(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slow")
     study = STUDY.replace('replies = ["That', 'delay = 0.3\nreplies = ["That')
+    study = study.replace("deadline_seconds = 5", "deadline_seconds = 30")
     running = Portal(write_study(folder / "study", study), folder / "run" / "data").start()
     yield running
     running.stop()

@@ -120,6 +120,15 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     assert "every acknowledged rating is on disk" in again.output()
 
 
+@pytest.mark.parametrize("port", ["", "many", "99999"])
+def test_a_wrong_port_stops_the_start(tmp_path, port):
+    portal = Portal(write_study(tmp_path / "study"), tmp_path / "run" / "data", env={"GRADIO_SERVER_PORT": port})
+    with pytest.raises(AssertionError, match="did not start"):
+        portal.start()
+    assert portal.stop() == 2
+    assert "GRADIO_SERVER_PORT" in portal.output() and "Traceback" not in portal.output()
+
+
 def test_a_wrong_study_stops_the_start_with_the_line(tmp_path):
     from tests.conftest import STUDY
 

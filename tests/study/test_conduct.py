@@ -10,7 +10,7 @@ from extes.cli import main
 from extes.study.comparison import fold_all
 from extes.study.conduct import Conduct
 from extes.study.config import load
-from extes.study.forms import Refused
+from extes.study.forms import Distress, Refused
 from extes.study.ratings import row, tally
 from extes.study.roster import build
 from extes.study.store import Store
@@ -211,6 +211,37 @@ def test_a_crisis_given_as_the_situation_opens_nothing(tmp_path):
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("consent", [{"agreed": False}, {"of_age": None}, {}])
+def test_a_crisis_given_as_the_situation_is_met_with_help_whatever_else_is_ticked(tmp_path, consent):
+    async def go():
+        study = Study(tmp_path)
+        with pytest.raises(Distress, match="help lines"):
+            await study.conduct.start(CONSENT | {"scenario": "I want to die"} | consent)
+        assert study.kinds == []
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("state", ["full disk", "unknown", "rated", "the last message was sent"])
+def test_a_crisis_is_met_with_help_whatever_the_state(tmp_path, state):
+    async def go():
+        study = Study(tmp_path, ("maximum_exchanges = 6", "maximum_exchanges = 3"))
+        token = await study.through()
+        match state:
+            case "full disk":
+                study.store._database.connection.execute("PRAGMA query_only = ON")  # what is written now, fails
+            case "unknown":
+                token = "gone with the disk it was on"
+            case "rated":
+                await study.conduct.rate(token, RATING)
+        before = study.kinds
+        (frame,) = await study.say(token, "I am going to kill myself tonight")
+        assert frame["stopped"]["reason"] == "safety" and "help lines" in frame["stopped"]["text"]
+        assert study.kinds == (before if state != "the last message was sent" else [*before, "voided"])
+
+    asyncio.run(go())
+
+
 def test_a_harmful_reply_is_never_shown(tmp_path):
     async def go():
         study = Study(tmp_path, (WARM, 'replies = ["Go kill yourself."]'))
@@ -268,6 +299,21 @@ def test_two_messages_at_once_are_answered_once(tmp_path):
         outcomes = await asyncio.gather(study.say(token), study.say(token), return_exceptions=True)
         assert sum(isinstance(o, Refused) for o in outcomes) == 1
         assert study.kinds == ["opened", "exchanged"]
+
+    asyncio.run(go())
+
+
+def test_a_page_that_was_reloaded_learns_which_message_is_being_answered(tmp_path):
+    async def go():
+        study = Study(tmp_path, (WARM, "delay = 0.05\n" + WARM))
+        token = (await study.conduct.start(CONSENT))["comparison"]
+        answering = asyncio.create_task(study.say(token, "I failed my exam."))
+        while not (view := await study.conduct.view(token))["under_way"]:
+            await asyncio.sleep(0.01)
+        assert view["under_way"] == "I failed my exam." and view["exchanges"] == []
+        await answering
+        view = await study.conduct.view(token)
+        assert view["under_way"] == "" and [e["message"] for e in view["exchanges"]] == ["I failed my exam."]
 
     asyncio.run(go())
 

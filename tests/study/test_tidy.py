@@ -20,6 +20,12 @@ from extes.study.tidy import tidy
         ("***Rest*** and ~~sleep~~ <b>well</b>.<|im_end|>", "stop", "Rest and sleep well."),
         ("1. one\n2) two\n\n---\n\u2022 three", "stop", "one two\n\nthree"),
         ("See [this page](https://x.org/a) soon.", "stop", "See this page soon."),
+        (
+            "![A page](https://x.org/a_(b) \"Title\"), [it](<https://x.org> 'T').",
+            "stop",
+            "A page, it.",
+        ),
+        ("one \n \t\n two", "stop", "one\n\ntwo"),
         ("I was 12. Then 13.", "stop", "I was 12. Then 13."),
         ("It is < 5 and > 3.", "stop", "It is < 5 and > 3."),
     ],
