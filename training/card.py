@@ -160,15 +160,17 @@ def main() -> None:
         print(table[-1], flush=True)
     rows = "\n".join(
         f"| {r['data']} ({r['dialogues']} dialogues, {r['base'].tokens:,} tokens) "
-        f"| {r['base'].per_token:.2f} | {r['tuned'].per_token:.2f} |"
+        f"| {r['base'].per_token:.2f} | {r['tuned'].per_token:.2f} "
+        f"| {r['base'].per_word:.2f} | {r['tuned'].per_word:.2f} |"
         for r in table
     )
     scores = f"""## Held-out perplexity
 
-Over supporter tokens (end of turn included), weighted by tokens, from the weights as shipped.
+Over supporter tokens (end of turn included), weighted by tokens, from the weights as shipped. Per word it can be compared
+with models of other vocabularies.
 
-| held-out data | base | tuned |
-|---|---|---|
+| held-out data | base, per token | tuned, per token | base, per word | tuned, per word |
+|---|---|---|---|---|
 {rows}
 """
 

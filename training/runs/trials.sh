@@ -11,7 +11,7 @@ mixed=empathetic-dialogues:1,self-dialogue:1,topical-chat:1,counsel-chat:1
 trial() {  # NAME STEPS FLAGS...
     name=$1 steps=$2
     shift 2
-    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --batch 4 \
+    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --batch 4 --vocab-size 4096 \
         --lr 6e-3 --decay 0.5 --eval-every 100000 "$@" >&2
 }
 
