@@ -166,8 +166,8 @@ def main() -> None:
     )
     scores = f"""## Held-out perplexity
 
-Over supporter tokens (end of turn included), weighted by tokens, from the weights as shipped. Per word it can be compared
-with models of other vocabularies.
+Over supporter tokens (end of turn included), weighted by tokens, from the weights as shipped. Per word it can be
+compared with models of other vocabularies.
 
 | held-out data | base, per token | tuned, per token | base, per word | tuned, per word |
 |---|---|---|---|---|

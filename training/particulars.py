@@ -1,7 +1,7 @@
 """Which replies take up a particular of the message before them: those that share a word with it that few turns hold.
 
-A coarse sign, from counts alone: a shared "dog" says more than a shared "feel". It sees no meaning: a reply may repeat a
-word and be beside the point, or be to the point in other words.
+A coarse sign, from counts alone: a shared "dog" says more than a shared "feel". It sees no meaning: a reply may repeat
+a word and be beside the point, or be to the point in other words.
 """
 
 from __future__ import annotations
