@@ -18,7 +18,6 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,14 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from training import corpora, particulars
+from training import corpora
 from training.tokenizer import TEMPLATE, train_tokenizer
 
 IGNORED = -100
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerFast, dialogue: corpora.Exchanged, loss: str, common: frozenset[str] = frozenset()
-) -> tuple[list[int], list[int]]:
-    """Token ids and labels of one dialogue. With ``loss="replies"`` only the supporter's tokens carry labels, with
-    ``"particulars"`` only those of replies that share a word with the message before them that is not ``common``."""
+def encode(tokenizer: PreTrainedTokenizerFast, dialogue: corpora.Exchanged, loss: str) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one dialogue; with ``loss="replies"`` only the supporter's tokens carry labels."""
     out = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in dialogue.turns],
         return_dict=True,
@@ -46,25 +42,7 @@ def encode(
     ids = out["input_ids"]
     if loss == "all":
         return ids, ids
-    masks = out["assistant_masks"]
-    if loss == "particulars":
-        wanted = iter(
-            bool(n) and particulars.takes_up(text, dialogue.turns[n - 1][1], common)
-            for n, (role, text) in enumerate(dialogue.turns)
-            if role == "assistant"
-        )
-        masks = [kept and worth for kept, worth in _by_stretch(masks, wanted)]
-    return ids, [i if kept else IGNORED for i, kept in zip(ids, masks, strict=True)]
-
-
-def _by_stretch(masks: list[int], said: Iterator[bool]) -> Iterator[tuple[int, bool]]:
-    """Each mask with what is said of its stretch of ones: one item of ``said`` for each stretch."""
-    current, before = False, 0
-    for mask in masks:
-        if mask and not before:
-            current = next(said)
-        yield mask, current
-        before = mask
+    return ids, [i if kept else IGNORED for i, kept in zip(ids, out["assistant_masks"], strict=True)]
 
 
 def rows(encoded: list[tuple[list[int], list[int]]], length: int) -> np.ndarray:
@@ -133,13 +111,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--mixture", required=True, help="NAME:PASSES,NAME:PASSES,...")
     parser.add_argument("--init", type=Path, help="run folder whose model and tokenizer to go on from")
-    parser.add_argument("--loss", choices=["all", "replies", "particulars"], default="all")
-    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--loss", choices=["all", "replies"], default="all")
+    parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--length", type=int, default=512, help="tokens a row")
     parser.add_argument("--batch", type=int, default=10, help="rows a step")
-    parser.add_argument("--lr", type=float, default=6e-3)
+    parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--decay", type=float, default=0.5, help="share of the steps over which lr falls to zero")
     parser.add_argument("--max-steps", type=int, default=10**9)
     parser.add_argument("--eval-every", type=int, default=250)
@@ -163,14 +141,13 @@ def main() -> None:
     else:
         texts = (t for ds in dialogues.values() for d in ds if not corpora.held_out(d) for _, t in d.turns)
         tokenizer = train_tokenizer(texts, args.vocab_size)
-    common = particulars.common_words(text for ds in dialogues.values() for d in ds for _, text in d.turns)
-    train, held = {}, {}
-    for name, ds in dialogues.items():
-        train[name] = [encode(tokenizer, d, args.loss, common) for d in ds if not corpora.held_out(d)]
-        if args.loss == "particulars":
-            train[name] = [(ids, labels) for ids, labels in train[name] if any(x != IGNORED for x in labels)]
-        scored = "replies" if args.loss == "particulars" else args.loss  # so that stages can be compared
-        held[name] = rows([encode(tokenizer, d, scored) for d in ds if corpora.held_out(d)], args.length)[:80]
+    train = {
+        name: [encode(tokenizer, d, args.loss) for d in ds if not corpora.held_out(d)] for name, ds in dialogues.items()
+    }
+    held = {
+        name: rows([encode(tokenizer, d, args.loss) for d in ds if corpora.held_out(d)], args.length)[:80]
+        for name, ds in dialogues.items()
+    }
     data = training_rows(train, mixture, args.length, args.seed)
     steps = min(args.max_steps, len(data) // args.batch)
     print(

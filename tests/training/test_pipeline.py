@@ -77,23 +77,3 @@ def test_exactly_the_supporters_tokens_carry_loss(made):
     ids, labels = encode(tokenizer, corpora.Exchanged("x", turns), "replies")
     kept = tokenizer.decode([i for i, label in zip(ids, labels, strict=True) if label != IGNORED])
     assert kept == "What about?<|end|>Go on.<|end|>"
-
-
-def test_replies_that_take_up_a_particular_carry_loss_where_asked(made):
-    from transformers import AutoTokenizer
-
-    from training.pretrain import IGNORED, encode
-
-    tokenizer = AutoTokenizer.from_pretrained(made[0] / "one" / "model")
-    turns = (("user", "I feel sad."), ("assistant", "What about?"), ("user", "My dogs."), ("assistant", "Your dog!"))
-    ids, labels = encode(tokenizer, corpora.Exchanged("x", turns), "particulars", frozenset({"what"}))
-    kept = tokenizer.decode([i for i, label in zip(ids, labels, strict=True) if label != IGNORED])
-    assert kept == "Your dog!<|end|>"
-
-
-def test_a_word_that_many_turns_hold_is_no_particular():
-    from training.particulars import common_words, takes_up
-
-    common = common_words(["I feel sad", "I feel lost", "My dog died"], rare=0.5)
-    assert takes_up("Tell me about your dog", "My dog died", common)
-    assert not takes_up("How do you feel now?", "I feel sad", common)

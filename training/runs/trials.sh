@@ -11,7 +11,7 @@ mixed=empathetic-dialogues:1,self-dialogue:1,topical-chat:1,counsel-chat:1
 trial() {  # NAME STEPS FLAGS...
     name=$1 steps=$2
     shift 2
-    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --batch 4 --vocab-size 4096 \
+    python training/pretrain.py --corpora "$corpora" --output "$runs/$name" --max-steps "$steps" --batch 4 \
         --lr 6e-3 --decay 0.5 --eval-every 100000 "$@" >&2
 }
 
@@ -24,6 +24,7 @@ trial emotional-only 300 --mixture empathetic-dialogues:1,counsel-chat:1
 trial slower 300 --mixture $mixed --lr 3e-3
 trial faster 300 --mixture $mixed --lr 1.2e-2
 trial reference-4x 1200 --mixture empathetic-dialogues:2,counsel-chat:2
+trial large-vocabulary-4x 1024 --mixture empathetic-dialogues:2,counsel-chat:2 --vocab-size 8192
 trial narrower-4x 2676 --mixture empathetic-dialogues:3,counsel-chat:3 --hidden 192 --layers 4
 python training/trials.py \
-    "$runs"/{reference,narrower,wider,small-vocabulary,large-vocabulary,emotional-only,slower,faster,reference-4x,narrower-4x}
+    "$runs"/{reference,narrower,wider,small-vocabulary,large-vocabulary,emotional-only,slower,faster,reference-4x,large-vocabulary-4x,narrower-4x}
