@@ -12,11 +12,12 @@ from gradio.events import api
 
 from extes.portal.talk import talk
 from extes.study.conduct import Conduct
-from extes.study.forms import Refused
+from extes.study.forms import Distress, Refused
 
 
 def refusal(error: Refused) -> gr.Error:
-    return gr.Error(str(error), print_exception=False, title="")
+    stays = isinstance(error, Distress)
+    return gr.Error(str(error), duration=None if stays else 10, print_exception=False, title="")
 
 
 def add_api(conduct: Conduct) -> None:

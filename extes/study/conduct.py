@@ -177,8 +177,18 @@ class Conduct:
     async def rate(self, token: Any, rating: Any) -> dict[str, Any]:
         """Keep a rating; returns its receipt once it is on disk, and the reveal if the study allows.
 
-        A comparison has one rating: asking again returns the same receipt. Raises :class:`Refused`.
+        A comparison has one rating: asking again returns the same receipt. Raises :class:`Refused`; where the comment
+        speaks of danger, :class:`Distress` with the way to help before the reason.
         """
+        try:
+            return await self._rate(token, rating)
+        except Refused as error:
+            comment = rating.get("comment") if isinstance(rating, dict) else None
+            if isinstance(comment, str) and self._screen(comment[: self.study.max_comment_chars]) == "crisis":
+                raise Distress(f"{texts()['compare']['comment_danger']} {error}") from None
+            raise
+
+    async def _rate(self, token: Any, rating: Any) -> dict[str, Any]:
         why_not = await self.closed()
         comparison = await self._find(token)
         if comparison.state == "open":

@@ -222,6 +222,19 @@ def test_a_crisis_given_as_the_situation_is_met_with_help_whatever_else_is_ticke
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("rating", [RATING, {"answers": {}}])
+def test_a_crisis_in_the_comment_is_met_with_help_although_the_rating_is_refused(tmp_path, rating):
+    async def go():
+        study = Study(tmp_path)
+        token = await study.through() if not rating["answers"] else (await study.conduct.start(CONSENT))["comparison"]
+        before = study.kinds
+        with pytest.raises(Distress, match="help lines"):
+            await study.conduct.rate(token, rating | {"comment": "I want to kill myself tonight"})
+        assert study.kinds == before
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("state", ["full disk", "unknown", "rated", "the last message was sent"])
 def test_a_crisis_is_met_with_help_whatever_the_state(tmp_path, state):
     async def go():
