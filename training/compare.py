@@ -47,10 +47,11 @@ from runs of code version {code}. Perplexity is per token over the supporter's t
 learnt from; in brackets its 95 % interval, were other dialogues held out (bootstrap over dialogues, {draws:,} draws). \
 Time and memory are of one run each on {device}; memory is that of {memory}.
 """
-CAVEAT = """One base, one seed, and for each strategy one learning rate, set by hand and not searched for: what is \
-close here may come out the other way round elsewhere. A base of {parameters:.1f} M parameters is a thousandth of what \
-most of these strategies were made for: that few parameters suffice to adapt a large model cannot show here. \
-Perplexity says how expected held-out replies are, not whether they help anyone; that is what the portal asks people."""
+CAVEAT = """Times are rough: whatever else the machine did is in them. One base, one seed, and for each strategy one \
+learning rate, set by hand and not searched for: what is close here may come out the other way round elsewhere. A base \
+of {parameters:.1f} M parameters is a thousandth of what most of these strategies were made for: that few parameters \
+suffice to adapt a large model cannot show here. Perplexity says how expected held-out replies are, not whether they \
+help anyone; that is what the portal asks people."""
 
 
 @dataclass(frozen=True)

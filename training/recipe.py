@@ -144,6 +144,8 @@ def _explain(path: Path, text: str, overrides: dict[tuple[str, ...], str], probl
     if problem["type"] == "missing":
         return f"{where}: {dotted} is missing; every recipe needs it"
     value = problem.get("input")
+    if problem["type"] == "tuple_type":
+        message = f'write a list, such as ["{value}"]'
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
     return f"{where}: {dotted}: {message}{shown}"
 

@@ -36,6 +36,7 @@ def test_a_recipe_is_named_as_its_file_and_written_back_in_full(path, tmp_path):
         ("learning_rat=1", r"--set learning_rat=1: there is no key 'learning_rat'; did you mean learning_rate\?"),
         ("learning_rate=fast", r"--set learning_rate=fast: learning_rate: .*number.*'fast'"),
         ("learning_rate=-1", "greater than 0"),
+        ("data.train=seeds", r'data\.train: write a list, such as \["seeds"\]'),
         ("batch=0", "greater than or equal to 1"),
         ("epochs", "write it as key=value"),
         ("data.max_length=long", r"data\.max_length: .*integer"),
