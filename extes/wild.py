@@ -50,6 +50,9 @@ def read_extes_json(path: Path) -> tuple[list[Dialogue], Report]:
         except DialogueError as error:
             report.reject(where, error.code)
             continue
+        except RecursionError:  # writing a value takes a few levels more than reading it
+            report.reject(where, "bad_json")
+            continue
         if dialogue.id in seen:
             report.reject(where, "duplicate")
             continue

@@ -90,3 +90,13 @@ def test_a_rating_withdrawn_by_its_receipt_leaves_every_export(tmp_path, capsys)
     assert main(["ratings", "verify", "--data", data]) == 0
     assert main(["ratings", "summary", "--data", data]) == 0
     assert "1 ratings" in capsys.readouterr().out
+
+
+def test_output_that_nobody_reads_on_ends_quietly():
+    """`extes seeds check | head -1`: the reader has gone, which is no error of anyone's."""
+    command = [sys.executable, "-m", "extes.cli", "seeds", "check"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), said) == (141, b"")

@@ -150,3 +150,12 @@ def test_fifty_megabytes_are_read(tmp_path):
     assert len(raw) > 50e6
     dialogues, _ = read(tmp_path, None, raw)
     assert len(dialogues) == 12_500
+
+
+def test_nesting_that_can_be_read_but_not_written_again_is_rejected(tmp_path):
+    """A few depths lie between the two limits of the json module; where, depends on the stack."""
+    for depth in range(850, 1000):
+        nested = "[" * depth + "]" * depth
+        raw = f'[{json.dumps(item())[:-1]}, "x": {nested}}}]'
+        _, report = read(tmp_path, None, raw.encode())
+        assert report.items == 1
