@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from extes.dialogue import whole
 from extes.generation.errors import Stop
 from extes.generation.money import Tokens, counted
 
@@ -46,8 +47,8 @@ def read(status: int, body: str, payload: Mapping[str, Any]) -> Answer:
 
 def _object(body: str) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = whole(json.loads(body))
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise NotAReply(f"the body is not JSON: {body[:60]!r}") from error
     if not isinstance(value, dict):
         raise NotAReply("the body is not a JSON object")

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from extes import taxonomy
+from extes.dialogue import whole
 
 RUNGS = ("json_schema", "json_object", "text")
 
@@ -100,7 +101,8 @@ def _parse_json(content: str) -> Parsed:
         raise Unparsable(f"no JSON object in {_excerpt(content)}")
     try:
         value, end = json.JSONDecoder().raw_decode(content, start)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = whole(value)
+    except (ValueError, RecursionError) as error:
         raise Unparsable(f"broken JSON ({error})") from error
     try:
         answer = _Answer.model_validate(value)

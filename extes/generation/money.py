@@ -34,6 +34,8 @@ BYTES_A_TOKEN = 4.0
 # A token is at least one byte: the bound used until the provider has counted once. Then its densest count, plus this.
 SAFETY = 1.25
 MESSAGE_TOKENS = 8
+# No request has more; a count above it is nonsense.
+TOKENS_MOST = 10**9
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class _File(BaseModel):
 def read_price(path: Path, model: str) -> Price:
     """The price of a model; raises :class:`Stop` naming what is wrong with the file."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         # An unquoted TOML date is a date, not a string.
         prices = _File.model_validate({**table, "date": str(table.get("date", ""))})
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -117,7 +119,8 @@ def counted(body: Mapping[str, Any], payload: Mapping[str, Any], content: str) -
     if not isinstance(usage, dict):
         return estimated(payload, content)
     given, made = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    if given is None or made is None:
+    # Some servers send zeros for what they do not count: a prompt is never empty, nor is an answer with text.
+    if not given or made is None or (content and not made):
         return estimated(payload, content)
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
@@ -125,7 +128,7 @@ def counted(body: Mapping[str, Any], payload: Mapping[str, Any], content: str) -
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= TOKENS_MOST else None
 
 
 def most(bytes_in: int, limit: int, price: Price, density: float | None, batch: bool = False) -> float:
