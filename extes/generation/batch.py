@@ -19,6 +19,7 @@ import openai
 
 from extes.generation import answer
 from extes.generation.answer import Answer, NotAReply
+from extes.generation.client import hidden
 from extes.generation.errors import Stop
 from extes.generation.gate import Order
 from extes.generation.settler import Outgoing, Settler
@@ -141,12 +142,13 @@ class Batched:
     async def _submit(self, name: str, keys: list[str]) -> str:
         lines = b"".join(_line(self._waiting[key].request) for key in keys)
         upload = await self.client.files.create(file=(f"{name}.jsonl", lines), purpose="batch")
+        # First the batch, then its requests: those of a batch that a kill kept from being made are released by name.
+        self.settler.cache.batch_begin(name, keys)
         for key in keys:
             request = self._waiting[key].request
             most = self.settler.most(request)
             self._sent[key] = (self.settler.send(request, most), most)
             self.settler.purse.reserve(most)
-        self.settler.cache.batch_begin(name, keys)
         made = await self.client.batches.create(
             input_file_id=upload.id,
             endpoint="/v1/chat/completions",
@@ -211,8 +213,9 @@ class Batched:
             return
         if status != 200 and waiting is None:
             return  # asked under other settings, and refused: nothing to keep
-        body = json.dumps(response.get("body"), ensure_ascii=False)
+        body = json.dumps(response.get("body"))  # in ASCII: half characters stay escapes, which a database can hold
         if status != 200:
+            body = hidden(body, self.client.api_key)
             answer.fatal(status, body, str(request.payload["model"]))
         sent, most = self._sent[key]
         try:
@@ -241,7 +244,7 @@ class Batched:
             self.settler.unsent(sent, most)
 
     def _explained(self, error: openai.APIStatusError) -> Stop:
-        said = error.response.text
+        said = hidden(error.response.text, self.client.api_key)
         if error.status_code in (404, 405, 501):
             return Stop(
                 f"this server has no Batch API (HTTP {error.status_code} at {error.request.url}). "
@@ -260,10 +263,10 @@ def _line(request: Outgoing) -> bytes:
 
 
 def _rows(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines: U+2028 and others may stand bare in a string
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue  # a row that cannot be read has no key; its request counts as missing
         if isinstance(row, dict):
             yield row

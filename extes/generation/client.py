@@ -6,7 +6,9 @@ cache; knows nothing of dialogues, rungs or rounds.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
+import math
 import random
 import time
 from collections import Counter
@@ -25,6 +27,9 @@ from extes.generation.settler import Outgoing, Settler
 ATTEMPTS = 8
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 60.0
+# The client's limit is for each wait on the network, and a byte now and then starts it anew; ours is for the whole
+# answer, and a little later, so that a connection that cannot be made is told as that.
+GRACE_SECONDS = 1.0
 
 
 class Source(Protocol):
@@ -46,6 +51,22 @@ def connect(base_url: str, api_key: str, timeout: float) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
 
 
+def api_key(environment: Mapping[str, str]) -> str:
+    """``OPENAI_API_KEY`` without blanks around it; raises :class:`Stop`, not showing it, if it cannot be one."""
+    key = environment.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise Stop(
+            "OPENAI_API_KEY holds a character that no key has (a line end, or a typographic quotation mark?). "
+            "Set it again and run the same command."
+        )
+    return key
+
+
+def hidden(text: str, key: str) -> str:
+    """A server's complaint without our key, which some repeat. Short keys are those that local servers take: any."""
+    return text.replace(key, "[key]") if len(key) >= 8 else text
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds the server asked us to wait, from ``retry-after-ms``, or ``retry-after`` as seconds or as a date."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -53,12 +74,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if value is None:
             continue
         try:
-            return max(0.0, float(value) * scale)
+            seconds = float(value) * scale
+            if math.isfinite(seconds):
+                return max(0.0, seconds)
+            continue
         except ValueError:
             pass
         try:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return None
 
@@ -75,9 +99,15 @@ class Online:
     """Asks as requests come, as many at once as the gate lets through."""
 
     def __init__(
-        self, client: openai.AsyncOpenAI, gate: Gate, settler: Settler, backoff: float = BACKOFF_FIRST
+        self,
+        client: openai.AsyncOpenAI,
+        gate: Gate,
+        settler: Settler,
+        timeout: float,
+        backoff: float = BACKOFF_FIRST,
     ) -> None:
         self._client, self._gate, self._settler, self._backoff = client, gate, settler, backoff
+        self._timeout = timeout + GRACE_SECONDS
         self._jitter = random.Random()
         self.traffic: Counter[str] = Counter()
 
@@ -119,16 +149,22 @@ class Online:
         pressure = self._gate.pressure
         sent = self._settler.send(request, most)
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(
-                model=request.payload["model"],
-                messages=request.payload["messages"],
-                # The same bytes on the wire; as arguments, the client would walk through the schema at 1 ms a request.
-                extra_body={k: v for k, v in request.payload.items() if k not in ("model", "messages")},
-            )
+            async with asyncio.timeout(self._timeout):
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=request.payload["model"],
+                    messages=request.payload["messages"],
+                    # The same bytes on the wire; as arguments, the client would walk through the schema at 1 ms each.
+                    extra_body={k: v for k, v in request.payload.items() if k not in ("model", "messages")},
+                )
             status, body, headers = 200, raw.text, raw.headers
         except openai.APIStatusError as error:
             status, body, headers = error.status_code, error.response.text, error.response.headers
-        except openai.APIConnectionError as error:
+            body = hidden(body, self._client.api_key)
+        except asyncio.CancelledError:
+            pressure.withdrawn()
+            self._settler.lost(sent, most)
+            raise
+        except (openai.APIConnectionError, TimeoutError) as error:
             pressure.failed(epoch)
             cause = error.__cause__ or error
             if type(cause).__name__ in ("ConnectError", "ConnectTimeout"):
@@ -136,7 +172,7 @@ class Online:
                 self.traffic["could not connect"] += 1
                 return _Failed(f"cannot connect: {cause}")
             self._settler.lost(sent, most)
-            timed_out = isinstance(error, openai.APITimeoutError)
+            timed_out = isinstance(error, openai.APITimeoutError | TimeoutError)
             self.traffic["timed out" if timed_out else "connection broken"] += 1
             return _Failed("no answer in time" if timed_out else f"connection broken: {cause}")
         if status != 200:
@@ -161,7 +197,7 @@ class Online:
             self._settler.lost(sent, most)
             self.traffic["not a completion"] += 1
             pressure.failed(epoch)
-            return _Failed(str(error))
+            return _Failed(hidden(str(error), self._client.api_key))
         self.traffic["answered"] += 1
         pressure.answered()
         return found

@@ -50,6 +50,7 @@ class Means:
 def run(folder: Path, settings: Settings, seeds: Sequence[Dialogue], means: Means) -> None:
     """Carry out a run and print its end. Raises :class:`Stop` where it ends short of its target."""
     price = money.read_price(means.prices, settings.model) if means.prices else None
+    key = client.api_key(os.environ)
     with Pool(folder, write=True) as pool:
         if pool.torn:
             print(f"{pool.path}: the last line was cut short; set aside, its slot is made again", file=sys.stderr)
@@ -58,7 +59,7 @@ def run(folder: Path, settings: Settings, seeds: Sequence[Dialogue], means: Mean
             purse = _purse(store, means, price)
             print(_before(pool, settings, seeds, purse, means), file=sys.stderr, flush=True)
             try:
-                asyncio.run(_run(pool, settings, seeds, means, store, purse))
+                asyncio.run(_run(pool, settings, seeds, means, store, purse, key))
             finally:
                 print(_after(pool, store, purse), file=sys.stderr, flush=True)
         finally:
@@ -66,11 +67,11 @@ def run(folder: Path, settings: Settings, seeds: Sequence[Dialogue], means: Mean
 
 
 async def _run(
-    pool: Pool, settings: Settings, seeds: Sequence[Dialogue], means: Means, store: Cache, purse: Purse
+    pool: Pool, settings: Settings, seeds: Sequence[Dialogue], means: Means, store: Cache, purse: Purse, key: str
 ) -> None:
     pressure = Pressure(means.concurrency)
     gate = Gate(pressure, purse)
-    connection = client.connect(settings.base_url, os.environ.get("OPENAI_API_KEY", ""), means.timeout)
+    connection = client.connect(settings.base_url, key, means.timeout)
     settler = Settler(store, purse, means.batch)
     source: client.Source
     if means.batch:
@@ -78,7 +79,15 @@ async def _run(
 
         source = Batched(connection, settler, means.poll)
     else:
-        source = client.Online(connection, gate, settler, means.backoff)
+        if out := store.in_batches():
+            reserved = sum(most or 0.0 for _, most in out.values())
+            purse.reserve(reserved)
+            print(
+                f"{len(out)} requests lie in a batch of an earlier run: --batch collects them. Without it they are "
+                f"asked again, and their most ({reserved:.4f}) counts against the budget.",
+                file=sys.stderr,
+            )
+        source = client.Online(connection, gate, settler, means.timeout, means.backoff)
     loop = Loop(pool, settings, source)
     loop.begin(seeds)
     kept_before, started = pool.state.kept.total(), time.monotonic()
@@ -88,9 +97,30 @@ async def _run(
         return view.progress(pool.state, settings, purse, pressure, source.traffic, kept_before, seconds)
 
     interrupted = Stop("stopped by Ctrl-C. Run the same command again to go on.", status=130)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, source.stop, interrupted)
+    presses, main = 0, asyncio.current_task()
+
+    def interrupt() -> None:
+        nonlocal presses
+        presses += 1
+        if presses > 1 and main:
+            main.cancel()
+            return
+        if pressure.in_flight:
+            print(
+                f"\nstopping when the {pressure.in_flight} requests in flight are back; Ctrl-C again leaves them, "
+                "though they may be billed",
+                file=sys.stderr,
+                flush=True,
+            )
+        source.stop(interrupted)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
     try:
         await drive(loop, source, [view.show(look, every=means.every)])
+    except asyncio.CancelledError:
+        if presses > 1:
+            raise interrupted from None
+        raise
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         print(look().line(), file=sys.stderr, flush=True)
@@ -143,7 +173,7 @@ def _after(pool: Pool, store: Cache, purse: Purse) -> str:
     rejected = {code: n for (s, code), n in state.outcomes.items() if s == "rejected"}
     lines = [f"{state.requests} requests = {kept} kept + {sum(rejected.values())} rejected"]
     if waiting := state.waiting(store.finished()):
-        lines.append(f"and {waiting} answers wait in the cache: the next run takes them up without asking again")
+        lines.append(waiting)
     for code, n in sorted(rejected.items(), key=lambda item: -item[1]):
         lines.append(f"  rejected {n:>7}  {code}  (first: {state.examples.get(code or '', '')})")
     if purse.price:

@@ -93,6 +93,7 @@ class Loop:
         except BaseException:
             for task in self._tasks.values():
                 task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)  # each notes what it left behind
             raise
 
     def _plan(self) -> None:
