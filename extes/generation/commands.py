@@ -6,6 +6,7 @@ Importing this is cheap: everything else of the package is imported by the comma
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,14 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, list[Dialogue]]:
     ):
         if value < least:
             raise Stop(f"--{name} {value}: give {least} or more")
+    for name, number in (
+        ("temperature", args.temperature),
+        ("timeout", args.timeout),
+        ("poll", args.poll),
+        ("budget", args.budget or 0.0),
+    ):
+        if not 0 <= number < math.inf or (name == "timeout" and not number):
+            raise Stop(f"--{name} {number:g}: give a number {'above' if name == 'timeout' else 'from'} 0")
     if args.budget is not None and not args.prices:
         raise Stop("--budget needs --prices FILE: without prices nobody knows what a request costs")
     folder = args.seeds or seed_files.SEEDS
@@ -158,8 +167,11 @@ def _lineage(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from extes import dialogue
+    from extes.generation.errors import Stop
     from extes.generation.pool import Pool
 
+    if args.out.suffix != ".jsonl":
+        raise Stop(f"--out {args.out}: what is written is JSON lines; name it .jsonl")
     with Pool(args.folder, write=False) as pool:
         chosen = [d for _, d in pool.dialogues(args.state)]
     dialogue.write_jsonl(chosen, args.out)

@@ -102,7 +102,7 @@ class Pool:
                     if not line.endswith(b"\n"):
                         raise ValueError("no line end")
                     self.state.apply(json.loads(line), (position, len(line)))
-                except (ValueError, KeyError, TypeError, IndexError) as error:
+                except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
                     if lines.read(1):
                         raise Stop(
                             f"{self.path}: line {number} is damaged ({error}), and more follows it. Put back a copy, "

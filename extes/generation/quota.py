@@ -5,6 +5,7 @@ Pure arithmetic over names and counts; knows nothing of dialogues or files.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ def weights(mix: str) -> dict[str, float]:
     if mix == "even":
         return {s.name: 1.0 for s in taxonomy.SCENARIOS}
     try:
-        table = tomllib.loads(Path(mix).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(mix).read_text(encoding="utf-8-sig"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Stop(f'--mix {mix}: {error}; give paper, even, or a TOML file of "scenario name" = weight') from error
     for name, weight in table.items():
@@ -29,7 +30,7 @@ def weights(mix: str) -> dict[str, float]:
             near = taxonomy.closest_scenario(name)
             hint = f"; did you mean {near!r}?" if near else ""
             raise Stop(f"--mix {mix}: {name!r} is not one of the 36 scenarios{hint}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise Stop(f"--mix {mix}: the weight of {name!r} is {weight!r}; give a number of 0 or more")
     if not sum(table.values()):
         raise Stop(f"--mix {mix}: no scenario has a weight above 0")

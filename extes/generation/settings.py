@@ -63,8 +63,12 @@ PROBE = 4
 
 def server_identity(base_url: str) -> str:
     """The endpoint's address as it enters settings and cache keys: no trailing slash, no user or password."""
-    parts = urlsplit(base_url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url.strip())
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is none
+        good = False
+    if not good:
         raise Stop(f"--base-url {base_url}: give an address such as http://localhost:8000/v1")
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), parts.query, ""))
 

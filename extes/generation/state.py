@@ -104,9 +104,17 @@ class State:
         """Where the ladder starts, from what this endpoint did in this pool."""
         return ladder.first_rung(self._tried, self._parsed, self._refused)
 
-    def waiting(self, finished: int) -> int:
-        """Of so many finished requests in the cache, those that no slot of the log has used yet."""
-        return finished - (self.requests - self.outcomes[("rejected", "no_reply")])
+    def waiting(self, finished: int) -> str:
+        """What to say of the finished requests in the cache that no slot of the log has used; empty where none is.
+
+        Fewer than the log has used: the cache was lost or put back, and nothing can be said.
+        """
+        unused = finished - (self.requests - self.outcomes[("rejected", "no_reply")])
+        if unused <= 0:
+            return ""
+        if self.given_up:
+            return f"and {unused} answers in the cache are of no slot, some of them of slots that were given up"
+        return f"and {unused} answers wait in the cache: the next run takes them up without asking again"
 
     def depth(self, parents: tuple[str, ...]) -> int:
         return 1 + max((self.entries[p].exemplar.depth for p in parents if p in self.entries), default=0)

@@ -59,7 +59,7 @@ def _requests(state: State, paid: Cache | None) -> Iterator[str]:
     parts = [f"{n} {k[0]}" for k, n in kept.items()] + [f"{sum(rejected.values())} rejected"]
     yield f"\n{state.requests} requests = {' + '.join(parts)}"
     if paid and (waiting := state.waiting(paid.finished())):
-        yield f"  and {waiting} answers wait in the cache, to be taken up by the next run"
+        yield f"  {waiting}"
     for code, n in sorted(rejected.items(), key=lambda item: -item[1]):
         yield f"  rejected {n:>7}  {code}  (first: {state.examples.get(code or '', '')})"
     for repair, n in state.repairs.most_common():
@@ -87,7 +87,8 @@ def _money(state: State, paid: Cache | None) -> Iterator[str]:
         if kept:
             yield f"cost a kept dialogue: {(spent.provider + spent.estimate) / kept:.6f} {unit}"
     if spent.lost_requests:
-        yield f"unanswered after sending: {spent.lost_requests} requests, at most {spent.lost:.4f} {unit}"
+        most = f"at most {spent.lost:.4f} {unit}" if spent.lost else "which may have been billed"
+        yield f"unanswered after sending: {spent.lost_requests} requests, {most}"
     if spent.unpriced:
         yield f"without a price: {spent.unpriced} replies; give --prices FILE to the next run to price them"
 
