@@ -16,6 +16,7 @@ from extes import taxonomy
 from extes.dialogue import Dialogue, DialogueError, Turn
 
 _HEADER = re.compile(r"^([a-z]+):\s*(.*)$")
+_KEYS = ("scenario", "description", "arc")
 _TURN = re.compile(r"^(Seeker|Supporter)\s*(?:\[([^\]]*)\])?\s*:\s*(.*)$")
 
 
@@ -30,6 +31,9 @@ def parse(text: str, id: str, source: str = "seed") -> Dialogue:
         if match := _TURN.match(line):
             turns.append(_turn(match, number))
         elif not turns and (match := _HEADER.match(line)):
+            if match[1] not in _KEYS or match[1] in header:
+                what = "is there twice" if match[1] in header else f"is not one of {', '.join(_KEYS)}"
+                raise DialogueError("bad_header", f'line {number}: "{match[1]}:" {what}')
             header[match[1]] = match[2]
         else:
             raise DialogueError("bad_line", f'line {number}: expected "Seeker: ..." or "Supporter [Strategy]: ..."')

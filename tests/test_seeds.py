@@ -52,3 +52,10 @@ def test_two_turns_of_one_speaker_in_a_row_are_found(copy):
 
 def test_a_folder_without_seeds_is_a_clear_problem(tmp_path):
     assert "no seed files" in seeds.check(tmp_path).problems[0]
+
+
+@pytest.mark.parametrize("line", ["arcs: resists", "arc: resists\narc: terse"])
+def test_a_header_line_that_is_unknown_or_there_twice_is_found(copy, line):
+    """Left out without a word, a misspelt `arc` would be an arc that nobody counts."""
+    found = problems_after(copy, lambda t: t.replace("description:", f"{line}\ndescription:", 1))
+    assert "1.txt: line " in found

@@ -48,7 +48,13 @@ class Source(Protocol):
 
 def connect(base_url: str, api_key: str, timeout: float) -> openai.AsyncOpenAI:
     """The client both roads use. A key is demanded by the library; servers of one's own take any."""
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
+    try:
+        return openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
+    except (ImportError, OSError, ValueError) as error:
+        raise Stop(
+            f"no connection can be made here: {error}. See what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE "
+            "say in the environment."
+        ) from error
 
 
 def api_key(environment: Mapping[str, str]) -> str:
@@ -136,7 +142,10 @@ class Online:
         most = self._settler.most(request)
         epoch = await self._gate.enter(order, most)
         try:
-            return await self._send(epoch, most, request)
+            outcome = await self._send(epoch, most, request)
+            if isinstance(outcome, _Failed):
+                self._gate.trouble = outcome.problem
+            return outcome
         except Stop as why:
             self._gate.pressure.withdrawn()
             self._settler.purse.release(most)

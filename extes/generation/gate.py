@@ -23,6 +23,7 @@ class Gate:
         self._resting: set[asyncio.Future[None]] = set()
         self._tie = itertools.count()
         self._stopped: Stop | None = None
+        self.trouble = ""  # what the last request that failed met
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self, order: Order, most: float | None) -> int:
@@ -69,8 +70,8 @@ class Gate:
         if why := self.pressure.storm(now):
             self.stop(
                 Stop(
-                    f"{why}: the server is not well, or --base-url is wrong. Nothing is lost; run the same command "
-                    "again when it answers.",
+                    f"{why} (the last: {self.trouble}): the server is not well, or --base-url is wrong. Nothing is "
+                    "lost; run the same command again when it answers.",
                     status=1,
                 )
             )

@@ -62,15 +62,17 @@ PROBE = 4
 
 
 def server_identity(base_url: str) -> str:
-    """The endpoint's address as it enters settings and cache keys: no trailing slash, no user or password."""
+    """The endpoint's address as it enters settings and cache keys: no trailing slash, no query, user or password."""
     try:
         parts = urlsplit(base_url.strip())
+        if parts.query or parts.fragment:  # not shown: it may hold a key
+            raise Stop("--base-url: give the address without what follows ? or #; a key belongs in OPENAI_API_KEY")
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # brackets that do not match, a port that is none
         good = False
     if not good:
         raise Stop(f"--base-url {base_url}: give an address such as http://localhost:8000/v1")
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), parts.query, ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def seeds_hash(seeds: Sequence[Dialogue]) -> str:

@@ -300,3 +300,24 @@ def test_an_export_is_named_for_what_it_is(work, serve):
     out = work.folder / "x.json"
     run = work.extes("pool", "export", str(work.pool()), "--out", str(out))
     assert run.status == 2 and ".jsonl" in run.err and not out.exists()
+
+
+def test_an_address_with_a_query_is_refused_since_it_would_be_sent_wrongly_and_stored_with_its_secret(work):
+    run = work.generate("http://127.0.0.1:1/v1?api-key=sk-secret-3")
+    assert run.status == 2 and "--base-url" in run.err and "sk-secret-3" not in run.err
+    assert not work.pool().exists()
+
+
+def test_a_storm_tells_what_the_last_request_met(work, monkeypatch):
+    with raw_server(lambda connection, closed: connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")) as url:
+        run = work.generate(url, "--concurrency", "30")
+    assert run.status == 1 and "the last: connection broken" in run.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere/ca.pem")]
+)
+def test_a_surrounding_that_no_connection_can_be_made_in_is_explained(work, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    run = work.generate("https://localhost:1/v1")
+    assert run.status == 2 and name in run.err
