@@ -172,6 +172,13 @@ class Batched:
             self.settler.cache.batch_done(name)
             return
         self.settler.cache.batch_made(name, id)
+        try:
+            await self.client.batches.retrieve(id)
+        except openai.NotFoundError as error:
+            raise Stop(
+                f"this endpoint does not know batch {id} of an earlier run. Collect it with the --base-url and key it "
+                "was sent with, or go on without --batch: its requests are then asked again."
+            ) from error
         await self._collect(name, id, keys)
 
     async def _collect(self, name: str, id: str, keys: list[str]) -> None:

@@ -170,6 +170,8 @@ def _parse_text(content: str) -> Parsed:
 
 
 _PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u00a0": " "})
+# Nothing a person types, and bad for terminals and databases.
+_PLAIN |= dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0xFEFF], " ")
 
 
 def _clean(text: str) -> str:

@@ -182,7 +182,8 @@ class Server:
             return self._batch(json.loads(body))
         if path == "/batches":
             return {"object": "list", "data": [self._public(b) for b in self.batches.values()], "has_more": False}
-        if found := re.fullmatch(r"/batches/([\w-]+)", path):
+        found = re.fullmatch(r"/batches/([\w-]+)", path)
+        if found and found[1] in self.batches:
             return self._poll(self.batches[found[1]])
         raise _Refuse(404, {"message": f"no such path {path}"})
 

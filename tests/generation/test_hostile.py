@@ -321,3 +321,28 @@ def test_a_surrounding_that_no_connection_can_be_made_in_is_explained(work, monk
     monkeypatch.setenv(name, value)
     run = work.generate("https://localhost:1/v1")
     assert run.status == 2 and name in run.err
+
+
+def test_a_batch_of_another_endpoint_is_told_as_that(work, serve):
+    server = serve(batch_polls=10_000)
+    process = work.start(server.url, "--batch", "--poll", "0.02")
+    wait_until(lambda: server.batches)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    run = work.generate(serve().url, "--batch", "--poll", "0.02")
+    assert run.status == 2 and "batch-0 of an earlier run" in run.err and "without --batch" in run.err
+    assert work.generate(serve().url, target=4).status == 0
+
+
+@pytest.mark.parametrize("form", ["strict", "text"])
+def test_control_characters_do_not_enter_the_pool(work, serve, form):
+    def write(prompt, rng):
+        dialogue = write_dialogue(prompt, rng)
+        dialogue["turns"][0]["text"] += " \x00and\x1b[31m\x07\ufeff"
+        return dialogue
+
+    assert work.generate(serve(form=form, write=write).url, target=4).status == 0
+    for event in work.events(kind="slot"):
+        if event["dialogue"]:
+            assert event["dialogue"]["turns"][0]["text"].endswith(" and [31m")
