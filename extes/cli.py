@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the work found something wrong (a check failed), 2 the ca
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -112,7 +113,12 @@ def _write(dialogues, path: Path) -> None:  # type: ignore[no-untyped-def]
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()  # here, so that a closed pipe is met here
+        return status
+    except BrokenPipeError:  # whoever read the output, like `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        return 141
     except Problem as error:
         print(f"extes: {error}", file=sys.stderr)
         return error.status

@@ -90,3 +90,9 @@ def test_a_rating_withdrawn_by_its_receipt_leaves_every_export(tmp_path, capsys)
     assert main(["ratings", "verify", "--data", data]) == 0
     assert main(["ratings", "summary", "--data", data]) == 0
     assert "1 ratings" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"set -o pipefail; {sys.executable} -m extes.cli seeds check | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == "" and done.returncode == 141, "as of any command that a closed pipe ends"
