@@ -92,8 +92,10 @@ def _rows(store: Store) -> tuple[list[dict[str, Any]], dict[str, int]]:
 
 
 def _write(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    if path.is_dir() or not path.parent.is_dir():
+    special = path.exists() and not path.is_file()  # a folder, a pipe, /dev/null: not to be put a file in the place of
+    if special or not path.parent.is_dir():
         raise Problem(f"{path}: name a file in a folder that exists, like ratings.jsonl")
+    path = path.resolve()
     staging = path.with_name(path.name + ".tmp")
     with staging.open("w", encoding="utf-8") as out:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -142,6 +144,8 @@ def _summary(args: argparse.Namespace) -> int:
 
     events = list(_open(args).events())
     comparisons = fold_all(events)
+    if not any(e.kind == "study" for e in events):
+        print("no study and no ratings yet")
     for study in {e.body["hash"]: e.body for e in events if e.kind == "study"}.values():
         rated = [c for c in comparisons if c.state == "rated" and c.opened["study"] == study["hash"]]
         print(f"study {study['config']['name']} {study['config']['version']} ({study['hash']}): {len(rated)} ratings")
@@ -193,14 +197,20 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _with_key(store: Store) -> Store:
-    """The same log with its key, to compute public pseudonyms again; without, where the key is gone."""
+    """The same log with its key, to compute public pseudonyms again; without, where the key is gone.
+
+    Opening a log with its key makes one where there is none, and a new key names every rater anew.
+    """
+    from extes.study import keys
     from extes.study.store import Store, StoreError
 
     try:
-        return Store(store.folder)
-    except StoreError:
-        print("The key is gone, so the raters' public pseudonyms are not compared.")
-        return store
+        if not store.destroyed_keys() and (keys.given() or keys.kept(store.folder)):
+            return Store(store.folder)
+    except (StoreError, keys.KeyProblem):
+        pass
+    print("The key is gone, so the raters' public pseudonyms are not compared.")
+    return store
 
 
 def _push(args: argparse.Namespace) -> int:
@@ -219,7 +229,8 @@ def _restore(args: argparse.Namespace) -> int:
     from extes.collection.restore import restore
     from extes.study.store import Store
 
-    n = restore(store := Store(_folder(args), pseudonyms=False), dataset := _dataset(args))
+    dataset = _dataset(args)  # first, so that a missing token leaves no empty log behind
+    n = restore(store := Store(_folder(args), pseudonyms=False), dataset)
     print(f"{n} events came from {dataset.repo}; the log in {store.folder} has {store.count()}.")
     return 0
 
