@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +80,29 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     return dataset
 
 
+@contextmanager
+def _intact(store: Store) -> Iterator[None]:
+    """Tell of a damaged log what to do; what its events are made of shows only where they are used."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise Problem(
+            f"{store.folder}: the log is damaged ({type(error).__name__}: {error}); `extes ratings verify` names the "
+            "first bad event. Put the folder back from your copy, or restore it from the dataset"
+        ) from error
+
+
 def _rows(store: Store) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The ratings that count, as rows, and how many comparisons ended otherwise."""
     from extes.study.comparison import fold_all
     from extes.study.ratings import row
 
-    events = list(store.events())
-    configs = {e.body["hash"]: e.body["config"] for e in events if e.kind == "study"}
-    comparisons = fold_all(events)
-    states = {s: sum(c.state == s for c in comparisons) for s in ("rated", "open", "voided", "withdrawn")}
-    return [row(c, configs[c.opened["study"]]) for c in comparisons if c.state == "rated"], states
+    with _intact(store):
+        events = list(store.events())
+        configs = {e.body["hash"]: e.body["config"] for e in events if e.kind == "study"}
+        comparisons = fold_all(events)
+        states = {s: sum(c.state == s for c in comparisons) for s in ("rated", "open", "voided", "withdrawn")}
+        return [row(c, configs[c.opened["study"]]) for c in comparisons if c.state == "rated"], states
 
 
 def _write(rows: Iterable[dict[str, Any]], path: Path) -> None:
@@ -111,11 +125,11 @@ def _export(args: argparse.Namespace) -> int:
     rows, states = _rows(_open(args))
     _write(rows, args.out)
     print(f"wrote {len(rows)} ratings to {args.out}; {_told(states)}")
-    private = sum(not r["consent"]["publish_transcript"] for r in rows)
-    if private:
+    if rows:
+        private = sum(not r["consent"]["publish_transcript"] for r in rows)
         print(
-            f"NOT for publication as it is: the raters of {private} ratings did not agree to have their conversation "
-            "published."
+            f"NOT for publication as it is: it holds comments and times, and the raters of {private} ratings did not "
+            "agree to have their conversation published."
         )
         print("`extes ratings redact` writes what may be published.")
     return 0
@@ -142,16 +156,19 @@ def _summary(args: argparse.Namespace) -> int:
     from extes.study.comparison import fold_all
     from extes.study.ratings import tally
 
-    events = list(_open(args).events())
-    comparisons = fold_all(events)
-    if not any(e.kind == "study" for e in events):
-        print("no study and no ratings yet")
-    for study in {e.body["hash"]: e.body for e in events if e.kind == "study"}.values():
-        rated = [c for c in comparisons if c.state == "rated" and c.opened["study"] == study["hash"]]
-        print(f"study {study['config']['name']} {study['config']['version']} ({study['hash']}): {len(rated)} ratings")
-        for t in tally(rated, [c["name"] for c in study["config"]["criteria"]]):
-            other = "".join(f", {n} {kind}" for kind, n in t.other.items())
-            print(f"  {t.criterion:16} {t.arm} against {t.against}: {t.win} won, {t.tie} tied, {t.loss} lost{other}")
+    store, lines = _open(args), []
+    with _intact(store):
+        events = list(store.events())
+        comparisons = fold_all(events)
+        for study in {e.body["hash"]: e.body for e in events if e.kind == "study"}.values():
+            config = study["config"]
+            rated = [c for c in comparisons if c.state == "rated" and c.opened["study"] == study["hash"]]
+            lines.append(f"study {config['name']} {config['version']} ({study['hash']}): {len(rated)} ratings")
+            for t in tally(rated, [c["name"] for c in config["criteria"]]):
+                other = "".join(f", {n} {kind}" for kind, n in t.other.items())
+                counts = f"{t.win} won, {t.tie} tied, {t.loss} lost{other}"
+                lines.append(f"  {t.criterion:16} {t.arm} against {t.against}: {counts}")
+    print("\n".join(lines) or "no study and no ratings yet")
     return 0
 
 
@@ -220,7 +237,8 @@ def _push(args: argparse.Namespace) -> int:
     study = config.load(args.study)
     dataset, store = _dataset(args), _open(args, pseudonyms=args.public)
     outbox.begin(dataset, study, store)
-    sent = outbox.sync(store, dataset)
+    with _intact(store):
+        sent = outbox.sync(store, dataset)
     print(f"{dataset.repo} has acknowledged {sent.events} events in {sent.commits} commits; it has all there are.")
     return 0
 

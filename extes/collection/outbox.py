@@ -151,6 +151,8 @@ class Outbox:
         if not self._begun:
             begin(self.dataset, self._study, store)
             self._begun = True
+        elif store.backlog(self.dataset.repo):
+            self.dataset.check_private()
         seen = store.count()
         if sync(store, self.dataset).events:
             self._sent_at = time.monotonic()

@@ -99,11 +99,7 @@ class Dataset:
                 info = self._api.dataset_info(self.repo, expand=["private"])
             except RepositoryNotFoundError:
                 return False
-        if not self.public and not info.private:
-            raise Unfit(
-                f"{self.repo} is public, and complete ratings with every word of the raters go to private datasets "
-                'only: make it private, or send redacted ones (visibility = "public")'
-            )
+        self._fits(info.private)
         complete = self.has("events/first.parquet")
         if self.public and complete:
             raise Unfit(f"{self.repo} holds complete ratings; redacted ones need a dataset of their own")
@@ -112,6 +108,20 @@ class Dataset:
                 f"{self.repo} holds redacted ratings, though it is private; complete ones need a dataset of their own"
             )
         return True
+
+    def check_private(self) -> None:
+        """Raise :class:`Unfit` where complete ratings would go to a dataset that was made public meanwhile."""
+        if not self.public:
+            with self._told("looked up"):
+                info = self._api.dataset_info(self.repo, expand=["private"])
+            self._fits(info.private)
+
+    def _fits(self, private: bool | None) -> None:
+        if not self.public and not private:
+            raise Unfit(
+                f"{self.repo} is public, and complete ratings with every word of the raters go to private datasets "
+                'only: make it private, or send redacted ones (visibility = "public")'
+            )
 
     def has(self, path: str) -> bool:
         with self._told("read"):

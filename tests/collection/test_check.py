@@ -302,3 +302,29 @@ def test_a_summary_of_nothing_says_so(tmp_path, capsys):
 def test_a_name_that_the_hub_would_not_take_is_told_before_it_is_asked(group, name, capsys):
     assert main(["ratings", "purge", "--data", str(group.folder / "data"), "--repo", name]) == 2
     assert f"{name!r} is no dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", ["{", "{}"])
+@pytest.mark.parametrize("verb", ["summary", "export", "redact", "push"])
+def test_a_damaged_log_is_told_and_nothing_is_written_from_it(group, tmp_path, capsys, verb, body):
+    import sqlite3
+
+    group.rate(2)
+    group.store.close()
+    database = sqlite3.connect(group.folder / "data" / "events.sqlite3")
+    database.execute("DROP TRIGGER no_change")
+    database.execute("UPDATE events SET body = ? WHERE kind = 'exchanged'", (body,))
+    database.commit()
+    more = {"export": ["--out", str(tmp_path / "out")], "redact": ["--out", str(tmp_path / "out")]}
+    more["push"] = ["--repo", REPO, "--study", str(group.folder / "study" / "study.toml")]
+    assert main(["ratings", verb, "--data", str(group.folder / "data"), *more.get(verb, [])]) == 2
+    assert "extes ratings verify" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_warns_though_every_rater_agreed_to_publication(group, tmp_path, capsys):
+    group.rate(publish_transcript=True)
+    command = ["ratings", "export", "--data", str(group.folder / "data"), "--out", str(tmp_path / "all.jsonl")]
+    assert main(command) == 0
+    assert "my comment" in (tmp_path / "all.jsonl").read_text()
+    assert "NOT for publication" in capsys.readouterr().out

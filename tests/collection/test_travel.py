@@ -434,3 +434,23 @@ def test_a_dataset_that_another_portal_makes_in_the_same_moment_is_taken(group, 
 
     monkeypatch.setattr(HfApi, "create_repo", just_before)
     assert "no ratings yet" in at_start(group.store, group.dataset)
+
+
+def test_a_forged_chain_that_reuses_an_events_name_is_refused_and_nothing_is_written(group, tmp_path):
+    from dataclasses import replace
+
+    from extes.study.chains import Batch, event_hash
+
+    group.rate()
+    group.sync()
+    forged, previous = [], ""
+    for event in group.store.events():
+        event = replace(event, chain="f" * 16)
+        previous = event_hash(event, previous)
+        forged.append(shards._event_row(replace(event, hash=previous)))
+    path = shards.path("events", Batch("f" * 16, 1, len(forged)))
+    group.dataset.commit({path: shards.parquet("events", forged)}, "forged")
+    store = Store(tmp_path / "new" / "data")
+    with pytest.raises(NotRestored, match="nothing was restored"):
+        restore(store, group.dataset)
+    assert store.count() == 0
