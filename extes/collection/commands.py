@@ -201,6 +201,7 @@ def _verify(args: argparse.Namespace) -> int:
         return 0
     from extes.collection.check import check
 
+    dataset.check_kind()
     report = check(_with_key(store) if dataset.public else store, dataset)
     for problem in report.problems[:10]:
         print(f"NOT the same: {problem}")
@@ -256,7 +257,9 @@ def _restore(args: argparse.Namespace) -> int:
 def _purge(args: argparse.Namespace) -> int:
     from extes.collection.purge import purge
 
-    rows, files = purge(_open(args), dataset := _dataset(args))
+    store, dataset = _open(args), _dataset(args)
+    dataset.check_kind()
+    rows, files = purge(store, dataset)
     print(f"{dataset.repo}: {rows} rows of withdrawn ratings were taken out of {files} files.")
     print("Earlier commits still hold them, until the dataset's history is squashed (HfApi.super_squash_history).")
     if not dataset.public:

@@ -116,6 +116,14 @@ class Dataset:
                 info = self._api.dataset_info(self.repo, expand=["private"])
             self._fits(info.private)
 
+    def check_kind(self) -> None:
+        """Raise :class:`Unfit` where a command was told that complete ratings are redacted ones, or the reverse."""
+        complete = self.has("events/first.parquet")
+        if self.public and complete:
+            raise Unfit(f"{self.repo} holds complete ratings: leave out --public")
+        if not self.public and not complete and self.has("ratings/first.parquet"):
+            raise Unfit(f"{self.repo} holds redacted ratings: add --public")
+
     def _fits(self, private: bool | None) -> None:
         if not self.public and not private:
             raise Unfit(

@@ -328,3 +328,16 @@ def test_an_export_warns_though_every_rater_agreed_to_publication(group, tmp_pat
     assert main(command) == 0
     assert "my comment" in (tmp_path / "all.jsonl").read_text()
     assert "NOT for publication" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize("verb", ["verify", "purge"])
+def test_a_dataset_of_the_other_kind_is_told_as_that_and_not_as_altered(tmp_path, hub, capsys, verb, public):
+    group = Group(tmp_path / "group", hub, public)
+    group.rate(1, publish_transcript=True)
+    group.sync()
+    wrong = ["--data", str(group.folder / "data"), "--repo", REPO, *([] if public else ["--public"])]
+    assert main(["ratings", verb, *wrong]) == 2
+    told = capsys.readouterr()
+    assert ("add --public" if public else "leave out --public") in told.err
+    assert "NOT" not in told.out
