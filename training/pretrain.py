@@ -158,7 +158,7 @@ def main() -> None:
     # Model
     if args.init:
         model = LlamaForCausalLM.from_pretrained(args.init / "model", dtype=torch.float32)
-        args.hidden, args.layers = model.config.hidden_size, model.config.num_hidden_layers  # the record says what it is
+        args.hidden, args.layers = model.config.hidden_size, model.config.num_hidden_layers
     else:
         config = LlamaConfig(
             vocab_size=len(tokenizer),
