@@ -9,6 +9,7 @@ weights.
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import statistics
@@ -93,6 +94,7 @@ def until_ready(client: Client) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="How long a person waits. Takes about a minute; no options.").parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ours, url, page = serve([sys.executable, "app.py"], f"{folder}/data")
         client = Client(url, verbose=False)

@@ -24,8 +24,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from extes.study.chains import SCHEMA_VERSION, Event, event_hash
+from extes.study.chains import Event, event_hash
 from extes.study.config import Study
+from extes.study.schema import VERSION
 from extes.study.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,9 +107,9 @@ def written(n: int, it: Study) -> Iterator[Event]:
             place += 1
             at, text = "2026-11-20T12:00:00.000+00:00", json.dumps(body, sort_keys=True)
             no = number if kind == "opened" else no
-            event = Event(0, chain, place, SCHEMA_VERSION, secrets.token_hex(16), at, kind, of, no, text, "")
+            event = Event(0, chain, place, VERSION, secrets.token_hex(16), at, kind, of, no, text, "")
             previous = event_hash(event, previous)
-            yield Event(0, chain, place, SCHEMA_VERSION, event.id, at, kind, of, no, text, previous)
+            yield Event(0, chain, place, VERSION, event.id, at, kind, of, no, text, previous)
 
 
 def writes(folder: Path, seconds: float) -> list[str]:

@@ -114,10 +114,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         status = int(args.run(args))
-        sys.stdout.flush()
+        sys.stdout.flush()  # here, so that a closed pipe is met here
         return status
-    except BrokenPipeError:  # `extes ... | head` has read enough; nothing more can be written, also not at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output, like `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
         return 141
     except Problem as error:
         print(f"extes: {error}", file=sys.stderr)

@@ -141,6 +141,7 @@ def main() -> None:
     else:
         texts = (t for ds in dialogues.values() for d in ds if not corpora.held_out(d) for _, t in d.turns)
         tokenizer = train_tokenizer(texts, args.vocab_size)
+    args.vocab_size = len(tokenizer)
     train = {
         name: [encode(tokenizer, d, args.loss) for d in ds if not corpora.held_out(d)] for name, ds in dialogues.items()
     }
@@ -157,6 +158,7 @@ def main() -> None:
     # Model
     if args.init:
         model = LlamaForCausalLM.from_pretrained(args.init / "model", dtype=torch.float32)
+        args.hidden, args.layers = model.config.hidden_size, model.config.num_hidden_layers
     else:
         config = LlamaConfig(
             vocab_size=len(tokenizer),

@@ -1,7 +1,7 @@
 """Whether the dataset on the Hub says what the log says. Reads both; changes neither.
 
-Every shard there is computed again from the log here and compared row by row; and everything that the dataset has
-acknowledged must be in one of its shards.
+Every shard there is computed again from the log here and compared row by row; no piece may be there twice, nor rows in
+files that are no shard; and everything that the dataset has acknowledged must be in one of its shards.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ class Report:
 
 def check(store: Store, dataset: Dataset) -> Report:
     """Compare. Raises :class:`extes.collection.remote.Unreachable` where the dataset cannot be read."""
+    # A portal may be sending: what had arrived before we looked must be there, what is there by then may be ours.
+    delivered = store.delivered(dataset.repo)
+    files = dataset.shards()
     report = Report(waiting=store.backlog(dataset.repo))
     configs = {e.body["hash"]: e.body["config"] for e in store.events(kind="study")}
     known = store.ends()
     covered: dict[str, list[Batch]] = {config: [] for config in shards.PRIVATE}
-    for path, content in dataset.shards().items():
+    for path, content in files.items():
         config, batch = path.split("/")[0], shards.batch_of(path)
-        if config not in covered or batch is None:
+        if config not in covered:
+            continue
+        if batch is None or path != shards.path(config, batch):
+            report.problems += _strange(path, config, content)
             continue
         if batch.chain not in known:
             report.elsewhere += 1
@@ -55,8 +61,34 @@ def check(store: Store, dataset: Dataset) -> Report:
             continue
         report.rows += len(found)
         report.problems += _differences(path, expected, found, lambda c: _withdrawn(store, c))
-    report.problems += _missing(store, dataset, covered)
+    report.problems += _twice(covered)
+    report.problems += _missing(store, dataset, delivered, covered)
     return report
+
+
+def _strange(path: str, config: str, content: bytes) -> Iterator[str]:
+    """A file that is no shard, but that readers of the config meet: only the first one, without rows, belongs there."""
+    try:
+        found = shards.read(content)
+    except ValueError as error:
+        yield f"{path}: {error}"
+        return
+    if config == "withdrawals":  # it begins with a row that names no comparison
+        found = [row for row in found if row.get("comparison") is not None]
+    if found or path != f"{config}/first.parquet":
+        yield f"{path}: is no piece of a log, and has {len(found)} rows that readers of {config} count"
+
+
+def _twice(covered: dict[str, list[Batch]]) -> Iterator[str]:
+    """Pieces that overlap: readers of the config count what is in both twice."""
+    for config, batches in covered.items():
+        last: dict[str, Batch] = {}
+        for batch in sorted(batches, key=lambda b: (b.chain, b.first, b.last)):
+            before = last.get(batch.chain)
+            if before and batch.first <= before.last:
+                yield f"{shards.path(config, batch)}: holds again what {shards.path(config, before)} holds"
+            if before is None or batch.last > before.last:
+                last[batch.chain] = batch
 
 
 def _differences(
@@ -68,8 +100,11 @@ def _differences(
         expected = [r for r in expected if r["comparison"] in there or not withdrawn(r["comparison"])]
     nameless = any(row.get("rater") == "" for row in expected)
     columns = set(expected[0] if expected else found[0] if found else ()) - {"schema_version"}
-    version = found[0].get("schema_version") if found else None
-    if version is not None and version < shards.SCHEMA_VERSION:
+    version = found[0].get("schema_version") if found and not path.startswith("events/") else shards.SCHEMA_VERSION
+    if not isinstance(version, int):
+        yield f"{path}: its schema_version is {version!r}, which is no number"
+        return
+    if version < shards.SCHEMA_VERSION:
         columns &= set(found[0])  # an older schema lacks some
     columns -= {"rater"} if nameless else set()  # without the key, a pseudonym cannot be computed again
     wanted = [{k: v for k, v in row.items() if k in columns} for row in expected]
@@ -90,9 +125,9 @@ def _differences(
         yield f"{path}: row {len(wanted) + 1} ({_name(given[len(wanted)])}) is not in the log"
 
 
-def _missing(store: Store, dataset: Dataset, covered: dict[str, list[Batch]]) -> Iterator[str]:
+def _missing(store: Store, dataset: Dataset, delivered: list[Batch], covered: dict[str, list[Batch]]) -> Iterator[str]:
     """Events that the dataset acknowledged and that no shard of it covers."""
-    for batch in store.delivered(dataset.repo):
+    for batch in delivered:
         for event in store.batch(batch):
             needed = [] if dataset.public else ["events"]
             if event.kind == "withdrawn":

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,21 +80,36 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     return dataset
 
 
+@contextmanager
+def _intact(store: Store) -> Iterator[None]:
+    """Tell of a damaged log what to do; what its events are made of shows only where they are used."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise Problem(
+            f"{store.folder}: the log is damaged ({type(error).__name__}: {error}); `extes ratings verify` names the "
+            "first bad event. Put the folder back from your copy, or restore it from the dataset"
+        ) from error
+
+
 def _rows(store: Store) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The ratings that count, as rows, and how many comparisons ended otherwise."""
     from extes.study.comparison import fold_all
     from extes.study.ratings import row
 
-    events = list(store.events())
-    configs = {e.body["hash"]: e.body["config"] for e in events if e.kind == "study"}
-    comparisons = fold_all(events)
-    states = {s: sum(c.state == s for c in comparisons) for s in ("rated", "open", "voided", "withdrawn")}
-    return [row(c, configs[c.opened["study"]]) for c in comparisons if c.state == "rated"], states
+    with _intact(store):
+        events = list(store.events())
+        configs = {e.body["hash"]: e.body["config"] for e in events if e.kind == "study"}
+        comparisons = fold_all(events)
+        states = {s: sum(c.state == s for c in comparisons) for s in ("rated", "open", "voided", "withdrawn")}
+        return [row(c, configs[c.opened["study"]]) for c in comparisons if c.state == "rated"], states
 
 
 def _write(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    if path.is_dir() or not path.parent.is_dir():
+    special = path.exists() and not path.is_file()  # a folder, a pipe, /dev/null: not to be put a file in the place of
+    if special or not path.parent.is_dir():
         raise Problem(f"{path}: name a file in a folder that exists, like ratings.jsonl")
+    path = path.resolve()
     staging = path.with_name(path.name + ".tmp")
     with staging.open("w", encoding="utf-8") as out:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -109,11 +125,11 @@ def _export(args: argparse.Namespace) -> int:
     rows, states = _rows(_open(args))
     _write(rows, args.out)
     print(f"wrote {len(rows)} ratings to {args.out}; {_told(states)}")
-    private = sum(not r["consent"]["publish_transcript"] for r in rows)
-    if private:
+    if rows:
+        private = sum(not r["consent"]["publish_transcript"] for r in rows)
         print(
-            f"NOT for publication as it is: the raters of {private} ratings did not agree to have their conversation "
-            "published."
+            f"NOT for publication as it is: it holds comments and times, and the raters of {private} ratings did not "
+            "agree to have their conversation published."
         )
         print("`extes ratings redact` writes what may be published.")
     return 0
@@ -140,14 +156,19 @@ def _summary(args: argparse.Namespace) -> int:
     from extes.study.comparison import fold_all
     from extes.study.ratings import tally
 
-    events = list(_open(args).events())
-    comparisons = fold_all(events)
-    for study in {e.body["hash"]: e.body for e in events if e.kind == "study"}.values():
-        rated = [c for c in comparisons if c.state == "rated" and c.opened["study"] == study["hash"]]
-        print(f"study {study['config']['name']} {study['config']['version']} ({study['hash']}): {len(rated)} ratings")
-        for t in tally(rated, [c["name"] for c in study["config"]["criteria"]]):
-            other = "".join(f", {n} {kind}" for kind, n in t.other.items())
-            print(f"  {t.criterion:16} {t.arm} against {t.against}: {t.win} won, {t.tie} tied, {t.loss} lost{other}")
+    store, lines = _open(args), []
+    with _intact(store):
+        events = list(store.events())
+        comparisons = fold_all(events)
+        for study in {e.body["hash"]: e.body for e in events if e.kind == "study"}.values():
+            config = study["config"]
+            rated = [c for c in comparisons if c.state == "rated" and c.opened["study"] == study["hash"]]
+            lines.append(f"study {config['name']} {config['version']} ({study['hash']}): {len(rated)} ratings")
+            for t in tally(rated, [c["name"] for c in config["criteria"]]):
+                other = "".join(f", {n} {kind}" for kind, n in t.other.items())
+                counts = f"{t.win} won, {t.tie} tied, {t.loss} lost{other}"
+                lines.append(f"  {t.criterion:16} {t.arm} against {t.against}: {counts}")
+    print("\n".join(lines) or "no study and no ratings yet")
     return 0
 
 
@@ -180,6 +201,7 @@ def _verify(args: argparse.Namespace) -> int:
         return 0
     from extes.collection.check import check
 
+    dataset.check_kind()
     report = check(_with_key(store) if dataset.public else store, dataset)
     for problem in report.problems[:10]:
         print(f"NOT the same: {problem}")
@@ -193,14 +215,20 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _with_key(store: Store) -> Store:
-    """The same log with its key, to compute public pseudonyms again; without, where the key is gone."""
+    """The same log with its key, to compute public pseudonyms again; without, where the key is gone.
+
+    Opening a log with its key makes one where there is none, and a new key names every rater anew.
+    """
+    from extes.study import keys
     from extes.study.store import Store, StoreError
 
     try:
-        return Store(store.folder)
-    except StoreError:
-        print("The key is gone, so the raters' public pseudonyms are not compared.")
-        return store
+        if not store.destroyed_keys() and (keys.given() or keys.kept(store.folder)):
+            return Store(store.folder)
+    except (StoreError, keys.KeyProblem):
+        pass
+    print("The key is gone, so the raters' public pseudonyms are not compared.")
+    return store
 
 
 def _push(args: argparse.Namespace) -> int:
@@ -210,7 +238,8 @@ def _push(args: argparse.Namespace) -> int:
     study = config.load(args.study)
     dataset, store = _dataset(args), _open(args, pseudonyms=args.public)
     outbox.begin(dataset, study, store)
-    sent = outbox.sync(store, dataset)
+    with _intact(store):
+        sent = outbox.sync(store, dataset)
     print(f"{dataset.repo} has acknowledged {sent.events} events in {sent.commits} commits; it has all there are.")
     return 0
 
@@ -219,7 +248,8 @@ def _restore(args: argparse.Namespace) -> int:
     from extes.collection.restore import restore
     from extes.study.store import Store
 
-    n = restore(store := Store(_folder(args), pseudonyms=False), dataset := _dataset(args))
+    dataset = _dataset(args)  # first, so that a missing token leaves no empty log behind
+    n = restore(store := Store(_folder(args), pseudonyms=False), dataset)
     print(f"{n} events came from {dataset.repo}; the log in {store.folder} has {store.count()}.")
     return 0
 
@@ -227,7 +257,9 @@ def _restore(args: argparse.Namespace) -> int:
 def _purge(args: argparse.Namespace) -> int:
     from extes.collection.purge import purge
 
-    rows, files = purge(_open(args), dataset := _dataset(args))
+    store, dataset = _open(args), _dataset(args)
+    dataset.check_kind()
+    rows, files = purge(store, dataset)
     print(f"{dataset.repo}: {rows} rows of withdrawn ratings were taken out of {files} files.")
     print("Earlier commits still hold them, until the dataset's history is squashed (HfApi.super_squash_history).")
     if not dataset.public:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from extes.collection import shards
 from extes.collection.card import card
-from extes.collection.remote import Dataset
+from extes.collection.remote import Dataset, Unreachable
 from extes.errors import Problem
 from extes.study.chains import Batch
 from extes.study.comparison import fold
@@ -72,15 +72,18 @@ def files_of(store: Store, batches: list[Batch], public: bool) -> dict[str, byte
 def begin(dataset: Dataset, study: Study, store: Store | None = None) -> None:
     """Make the repository if it is not there, and give it its card and the first shard of each config.
 
-    What ``store`` had sent to one of this name that is gone is to be sent again.
+    What ``store`` had sent to one of this name that is gone is to be sent again. A README that tells of no configs, as
+    the Hub's own page makes one, gives way to the card: without configs nothing could be loaded.
     """
-    if not dataset.create() and dataset.has("README.md"):
+    if not dataset.create() and dataset.has("README.md") and dataset.has(f"{shards.PUBLIC[-1]}/first.parquet"):
         return
-    if store and not any(shards.batch_of(path) for path in dataset.listing()[1]):
+    sha, paths = dataset.listing()
+    if store and not any(shards.batch_of(path) for path in paths):
         store.unacknowledge(dataset.repo)
     configs = shards.PUBLIC if dataset.public else shards.PRIVATE
     files = {f"{config}/first.parquet": shards.first(config) for config in configs}
-    files["README.md"] = card(study, dataset.repo, dataset.public).encode()
+    if "README.md" not in paths or b"config_name: ratings" not in dataset.read("README.md", sha):
+        files["README.md"] = card(study, dataset.repo, dataset.public).encode()
     dataset.commit(files, "The card, and the first shard of each config")
 
 
@@ -148,6 +151,8 @@ class Outbox:
         if not self._begun:
             begin(self.dataset, self._study, store)
             self._begun = True
+        elif store.backlog(self.dataset.repo):
+            self.dataset.check_private()
         seen = store.count()
         if sync(store, self.dataset).events:
             self._sent_at = time.monotonic()
@@ -159,6 +164,8 @@ class Outbox:
     def _after(self, error: Exception) -> float:
         """Tell a failure once, and say how long to wait."""
         self._failures += 1
+        if isinstance(error, Unreachable) and error.http == 404:
+            self._begun = False  # the dataset may have been deleted: then it is made anew
         if str(error) != self._told:
             log.warning("%s; ratings are kept on this disk, and sent as soon as it is possible", error)
             self._told = str(error)

@@ -53,8 +53,15 @@ class Dataset:
     token: str
 
     def __post_init__(self) -> None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
-            raise Problem(f'EXTES_RATINGS_REPO is {self.repo!r}: name the dataset as "owner/name"')
+            raise Problem(f'{self.repo!r} is no dataset: name it as "owner/name"')
+        try:
+            validate_repo_id(self.repo)
+        except HFValidationError as error:
+            raise Problem(f'{self.repo!r} is no dataset: name it as "owner/name". {error}') from error
 
     @cached_property
     def _api(self) -> HfApi:
@@ -70,30 +77,59 @@ class Dataset:
 
         Raises :class:`Unfit` where what would be sent does not belong there.
         """
+        if self._is_there():
+            return False
+        try:
+            with self._told("created"):
+                self._api.create_repo(self.repo, repo_type="dataset", private=not self.public)
+        except Unreachable as error:
+            if error.http != 409:
+                raise
+            if self._is_there():  # another portal made it in this moment
+                return False
+            raise Unreachable(f"{self.repo} is there, but HF_TOKEN may not see it", 409) from error
+        return True
+
+    def _is_there(self) -> bool:
+        """Whether the token sees the repository. Raises :class:`Unfit` where it is one of the other kind."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         with self._told("looked up"):
             try:
                 info = self._api.dataset_info(self.repo, expand=["private"])
             except RepositoryNotFoundError:
-                info = None
-        if info is not None:
-            if not self.public and not info.private:
-                raise Unfit(
-                    f"{self.repo} is public, and complete ratings with every word of the raters go to private datasets "
-                    'only: make it private, or send redacted ones (visibility = "public")'
-                )
-            if self.public and self.has("events/first.parquet"):
-                raise Unfit(f"{self.repo} holds complete ratings; redacted ones need a dataset of their own")
-            return False
-        try:
-            with self._told("created"):
-                self._api.create_repo(self.repo, repo_type="dataset", private=not self.public)
-        except Unreachable as error:
-            if error.http == 409:
-                raise Unreachable(f"{self.repo} is there, but HF_TOKEN may not see it", 409) from error
-            raise
+                return False
+        self._fits(info.private)
+        complete = self.has("events/first.parquet")
+        if self.public and complete:
+            raise Unfit(f"{self.repo} holds complete ratings; redacted ones need a dataset of their own")
+        if not self.public and not complete and self.has("ratings/first.parquet"):
+            raise Unfit(
+                f"{self.repo} holds redacted ratings, though it is private; complete ones need a dataset of their own"
+            )
         return True
+
+    def check_private(self) -> None:
+        """Raise :class:`Unfit` where complete ratings would go to a dataset that was made public meanwhile."""
+        if not self.public:
+            with self._told("looked up"):
+                info = self._api.dataset_info(self.repo, expand=["private"])
+            self._fits(info.private)
+
+    def check_kind(self) -> None:
+        """Raise :class:`Unfit` where a command was told that complete ratings are redacted ones, or the reverse."""
+        complete = self.has("events/first.parquet")
+        if self.public and complete:
+            raise Unfit(f"{self.repo} holds complete ratings: leave out --public")
+        if not self.public and not complete and self.has("ratings/first.parquet"):
+            raise Unfit(f"{self.repo} holds redacted ratings: add --public")
+
+    def _fits(self, private: bool | None) -> None:
+        if not self.public and not private:
+            raise Unfit(
+                f"{self.repo} is public, and complete ratings with every word of the raters go to private datasets "
+                'only: make it private, or send redacted ones (visibility = "public")'
+            )
 
     def has(self, path: str) -> bool:
         with self._told("read"):

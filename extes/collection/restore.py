@@ -6,7 +6,7 @@ from extes.collection import shards
 from extes.collection.remote import Dataset, Unreachable
 from extes.errors import Problem
 from extes.study.chains import Broken, Check, Event, in_order
-from extes.study.store import Store
+from extes.study.store import Exists, Store
 
 
 class NotRestored(Problem):
@@ -28,7 +28,10 @@ def restore(store: Store, dataset: Dataset) -> int:
         raise NotRestored(f"{dataset.repo}: its log is not intact: {error}; nothing was restored") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or not what an event looks like
         raise NotRestored(f"{dataset.repo}: its log is damaged ({error}); nothing was restored") from error
-    return store.take_over(events, dataset.repo)
+    try:
+        return store.take_over(events, dataset.repo)
+    except Exists as error:
+        raise NotRestored(f"{dataset.repo}: its log names two events alike ({error}); nothing was restored") from error
 
 
 def at_start(store: Store, dataset: Dataset) -> str:

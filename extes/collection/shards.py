@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -133,10 +134,8 @@ def path(config: str, batch: Batch) -> str:
 
 def batch_of(path: str) -> Batch | None:
     """The piece that a shard's path names, or nothing for other files."""
-    parts = path.rsplit("/", 1)[-1].removesuffix(".parquet").split("-")
-    if len(parts) != 3 or not path.endswith(".parquet") or not (parts[1] + parts[2]).isdigit():
-        return None
-    return Batch(parts[0], int(parts[1]), int(parts[2]))
+    parts = re.fullmatch(r"([^-]+)-([0-9]+)-([0-9]+)\.parquet", path.rsplit("/", 1)[-1])
+    return Batch(parts[1], int(parts[2]), int(parts[3])) if parts else None
 
 
 def rows(

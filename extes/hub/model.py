@@ -25,7 +25,8 @@ NAMES_FOLDERS = (*RECORDS[:4], "config.json", "tokenizer_config.json", "adapter_
 
 NEVER_BESIDE = {
     "adapter": ("model*.safetensors*", "pytorch_model*", "config.json"),
-    "model": ("adapter_*",),
+    # Whole weights in other pieces: transformers takes the first it knows, which may be the older.
+    "model": ("adapter_*", "model*.safetensors*", "pytorch_model*"),
 }
 
 

@@ -1,12 +1,16 @@
 """``extes ratings verify --repo``: whether the Hub's copy says what the log says."""
 
 import asyncio
+import os
 
 import pytest
 
 from extes.cli import main
 from extes.collection import settings, shards
 from extes.collection.check import check
+from extes.collection.outbox import files_of
+from extes.collection.remote import Dataset
+from extes.study.chains import Batch
 from extes.study.store import Store
 from tests.collection.conftest import REPO, Group
 
@@ -182,3 +186,158 @@ def test_a_token_that_is_no_token_is_told_and_not_shown(group, monkeypatch, caps
     assert main(["ratings", "purge", "--data", str(group.folder / "data"), "--repo", REPO]) == 2
     told = capsys.readouterr().err
     assert "HF_TOKEN" in told and "hf_secret" not in told
+
+
+def a_shard(group: Group, config: str) -> tuple[str, bytes]:
+    files = group.hub.files(REPO, "dataset")
+    path = next(p for p in sorted(files) if p.startswith(f"{config}/") and shards.batch_of(p))
+    return path, files[path]
+
+
+@pytest.mark.parametrize("name", ["ratings/more.parquet", "ratings/first.parquet", "withdrawals/first.parquet"])
+def test_rows_in_a_file_that_is_no_piece_of_a_log_are_named(group, name):
+    (token,) = group.rate()
+    asyncio.run(group.conduct.withdraw(group.receipts[token]))
+    group.rate()
+    group.sync()
+    group.dataset.commit({name: a_shard(group, name.split("/")[0])[1]}, "by hand")
+    (problem,) = check(group.store, group.dataset).problems
+    assert problem.startswith(f"{name}: is no piece of a log")
+
+
+def test_a_piece_that_is_there_twice_is_named(group):
+    group.rate(2)
+    group.sync()
+    batch = shards.batch_of(a_shard(group, "ratings")[0])
+    again = files_of(group.store, [Batch(batch.chain, batch.first, batch.last - 1)], public=False)
+    group.dataset.commit({p: c for p, c in again.items() if p.startswith("ratings/")}, "from a copy of the disk")
+    assert len(group.loaded("ratings")) == 3
+    (problem,) = check(group.store, group.dataset).problems
+    assert "holds again" in problem
+
+
+def test_other_files_are_not_minded(group):
+    group.rate()
+    group.sync()
+    group.dataset.commit({"figures/a--1.parquet": b"", "notes/a-1-x.parquet": b""}, "by hand")
+    assert check(group.store, group.dataset).problems == []
+
+
+def test_a_schema_version_that_is_no_number_is_told(group):
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    group.rate()
+    group.sync()
+    path, content = a_shard(group, "ratings")
+    table = pq.read_table(io.BytesIO(content))
+    table = table.set_column(table.column_names.index("schema_version"), "schema_version", pa.array(["one"]))
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    group.dataset.commit({path: sink.getvalue()}, "changed")
+    (problem,) = check(group.store, group.dataset).problems
+    assert "schema_version" in problem
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_portal_that_sends_while_a_copy_is_verified_makes_no_false_alarm(group, first):
+    class Alive(Dataset):
+        """A portal beside the check sends a rating just before, or just after, the dataset is read."""
+
+        def shards(self):
+            found = super().shards()
+            group.rate()
+            group.sync()
+            return super().shards() if first else found
+
+    group.rate()
+    group.sync()
+    assert check(group.store, Alive(REPO, False, group.hub.token)).problems == []
+
+
+def test_with_the_key_destroyed_public_raters_are_not_compared_and_no_key_is_made(tmp_path, hub, capsys):
+    group = Group(tmp_path / "group", hub, public=True)
+    group.rate(2)
+    group.sync()
+    data = str(group.folder / "data")
+    verify = ["ratings", "verify", "--data", data, "--repo", REPO, "--public"]
+    assert main(verify) == 0
+    assert "not compared" not in capsys.readouterr().out
+    assert main(["ratings", "destroy-key", "--data", data, "--yes"]) == 0
+    assert main(verify) == 0
+    assert "public pseudonyms are not compared" in capsys.readouterr().out
+    assert not (group.folder / "data" / "pseudonym.key").exists()
+    change(group, "ratings", lambda rows: rows[0].update(exchanges=9))
+    assert main(verify) == 1
+
+
+def test_a_restore_without_a_token_leaves_no_empty_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert main(["ratings", "restore", "--repo", REPO, "--data", str(tmp_path / "new")]) == 2
+    assert "HF_TOKEN" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_export_puts_no_file_in_the_place_of_a_pipe_or_a_device_and_follows_a_link(group, tmp_path, capsys):
+    group.rate()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+    command = ["ratings", "export", "--data", str(group.folder / "data"), "--out"]
+    assert main([*command, str(tmp_path / "pipe")]) == 2
+    assert "name a file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+    assert main([*command, str(tmp_path / "link.jsonl")]) == 0
+    assert (tmp_path / "link.jsonl").is_symlink() and (tmp_path / "real.jsonl").stat().st_size
+
+
+def test_a_summary_of_nothing_says_so(tmp_path, capsys):
+    Store(tmp_path / "data")
+    assert main(["ratings", "summary", "--data", str(tmp_path / "data")]) == 0
+    assert "no ratings yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["just-a-name", "a/b..c", "a/-b", "\u00e4/b", "a/b.git"])
+def test_a_name_that_the_hub_would_not_take_is_told_before_it_is_asked(group, name, capsys):
+    assert main(["ratings", "purge", "--data", str(group.folder / "data"), "--repo", name]) == 2
+    assert f"{name!r} is no dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", ["{", "{}"])
+@pytest.mark.parametrize("verb", ["summary", "export", "redact", "push"])
+def test_a_damaged_log_is_told_and_nothing_is_written_from_it(group, tmp_path, capsys, verb, body):
+    import sqlite3
+
+    group.rate(2)
+    group.store.close()
+    database = sqlite3.connect(group.folder / "data" / "events.sqlite3")
+    database.execute("DROP TRIGGER no_change")
+    database.execute("UPDATE events SET body = ? WHERE kind = 'exchanged'", (body,))
+    database.commit()
+    more = {"export": ["--out", str(tmp_path / "out")], "redact": ["--out", str(tmp_path / "out")]}
+    more["push"] = ["--repo", REPO, "--study", str(group.folder / "study" / "study.toml")]
+    assert main(["ratings", verb, "--data", str(group.folder / "data"), *more.get(verb, [])]) == 2
+    assert "extes ratings verify" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_warns_though_every_rater_agreed_to_publication(group, tmp_path, capsys):
+    group.rate(publish_transcript=True)
+    command = ["ratings", "export", "--data", str(group.folder / "data"), "--out", str(tmp_path / "all.jsonl")]
+    assert main(command) == 0
+    assert "my comment" in (tmp_path / "all.jsonl").read_text()
+    assert "NOT for publication" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize("verb", ["verify", "purge"])
+def test_a_dataset_of_the_other_kind_is_told_as_that_and_not_as_altered(tmp_path, hub, capsys, verb, public):
+    group = Group(tmp_path / "group", hub, public)
+    group.rate(1, publish_transcript=True)
+    group.sync()
+    wrong = ["--data", str(group.folder / "data"), "--repo", REPO, *([] if public else ["--public"])]
+    assert main(["ratings", verb, *wrong]) == 2
+    told = capsys.readouterr()
+    assert ("add --public" if public else "leave out --public") in told.err
+    assert "NOT" not in told.out

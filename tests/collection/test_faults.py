@@ -202,6 +202,37 @@ def test_a_name_that_is_no_dataset_is_told(hub):
         Dataset("just-a-name", False, hub.token)
 
 
+def test_a_dataset_that_is_deleted_while_the_portal_runs_is_made_anew_and_gets_everything(group):
+    from huggingface_hub import HfApi
+
+    outbox = Outbox(lambda: Store(group.folder / "data"), group.dataset, group.study, every=0.05, first_wait=0.05)
+    outbox.start()
+    group.rate(2)
+    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    HfApi(endpoint=group.hub.url, token=group.hub.token).delete_repo(REPO, repo_type="dataset")
+    group.rate()
+    assert wait_for(lambda: group.store.backlog(REPO) == 0, 10)
+    assert outbox.flush(10)
+    assert sorted(on_the_hub(group)) == sorted(e.hash for e in group.store.events())
+
+
+def test_a_dataset_that_is_made_public_while_the_portal_runs_gets_no_more_words(group, caplog):
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=group.hub.url, token=group.hub.token)
+    outbox = Outbox(lambda: Store(group.folder / "data"), group.dataset, group.study, every=0.05, first_wait=0.05)
+    outbox.start()
+    group.rate()
+    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    api.update_repo_settings(REPO, repo_type="dataset", private=False)
+    group.rate(publish_transcript=False)
+    assert wait_for(lambda: any("private datasets only" in r.message for r in caplog.records), 5)
+    assert len(rated_there(group)) == 1
+    api.update_repo_settings(REPO, repo_type="dataset", private=True)
+    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    assert outbox.flush(10)
+
+
 def wait_for(what, seconds: float = 20) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -387,3 +387,70 @@ def test_a_dataset_that_was_deleted_gets_everything_anew(group):
     sync_other(group.store, group)
     assert len(group.loaded("ratings")) == 3
     assert len(group.loaded("events")) == group.store.count()
+
+
+def test_a_repository_that_was_made_on_the_hubs_own_page_gets_its_configs(group):
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=group.hub.url, token=group.hub.token)
+    api.create_repo(REPO, repo_type="dataset", private=True)
+    group.dataset.commit({"README.md": b"---\nlicense: mit\n---\n"}, "initial commit")
+    group.rate(2)
+    group.sync()
+    assert len(group.loaded("ratings")) == 2 and len(group.loaded("withdrawals")) == 1
+
+
+def test_a_card_that_a_person_edited_stays(group):
+    group.sync()
+    edited = group.hub.files(REPO, "dataset")["README.md"] + b"\nOur own words.\n"
+    group.dataset.commit({"README.md": edited}, "our words")
+    group.rate()
+    group.sync()
+    assert group.hub.files(REPO, "dataset")["README.md"] == edited
+
+
+def test_complete_ratings_do_not_go_among_redacted_ones_though_the_dataset_is_private(group, hub):
+    from huggingface_hub import HfApi
+
+    HfApi(endpoint=hub.url, token=hub.token).create_repo(REPO, repo_type="dataset", private=True)  # to look first
+    public = Dataset(REPO, True, hub.token)
+    group.rate(publish_transcript=False)
+    begin(public, group.study, group.store)
+    with pytest.raises(Problem, match="complete ones need a dataset of their own"):
+        begin(group.dataset, group.study, group.store)
+    with pytest.raises(Problem, match="complete ones need a dataset of their own"):
+        at_start(group.store, group.dataset)
+    assert not any(p.startswith("events/") for p in hub.files(REPO, "dataset"))
+
+
+def test_a_dataset_that_another_portal_makes_in_the_same_moment_is_taken(group, monkeypatch):
+    from huggingface_hub import HfApi
+
+    make = HfApi.create_repo
+
+    def just_before(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        return make(self, *args, **kwargs)
+
+    monkeypatch.setattr(HfApi, "create_repo", just_before)
+    assert "no ratings yet" in at_start(group.store, group.dataset)
+
+
+def test_a_forged_chain_that_reuses_an_events_name_is_refused_and_nothing_is_written(group, tmp_path):
+    from dataclasses import replace
+
+    from extes.study.chains import Batch, event_hash
+
+    group.rate()
+    group.sync()
+    forged, previous = [], ""
+    for event in group.store.events():
+        event = replace(event, chain="f" * 16)
+        previous = event_hash(event, previous)
+        forged.append(shards._event_row(replace(event, hash=previous)))
+    path = shards.path("events", Batch("f" * 16, 1, len(forged)))
+    group.dataset.commit({path: shards.parquet("events", forged)}, "forged")
+    store = Store(tmp_path / "new" / "data")
+    with pytest.raises(NotRestored, match="nothing was restored"):
+        restore(store, group.dataset)
+    assert store.count() == 0

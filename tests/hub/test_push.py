@@ -346,6 +346,19 @@ def test_an_adapter_and_whole_weights_are_never_mixed(
     assert "mixture" in refused(run, "extes/merged", capsys, "--base", "extes/base")
 
 
+def test_weights_in_other_pieces_are_never_left_beside_whole_ones(
+    hub: Hub, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers would load the old ``model.safetensors`` and never look at the new pieces."""
+    run = make_run("full")
+    assert push(run, "extes/full") == 0
+    whole = run / "model" / "model.safetensors"
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (run / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    whole.rename(run / "model" / "model-00001-of-00001.safetensors")
+    assert "holds model.safetensors, which" in refused(run, "extes/full", capsys)
+
+
 def test_an_adapter_whose_base_nobody_has_is_refused(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(make_run(), "extes/tuned", capsys)
     assert "--base OWNER/NAME" in told and "--merged" in told

@@ -36,15 +36,15 @@ def made(tmp_path_factory):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    small = ["--vocab-size", 400, "--hidden", 64, "--layers", 1, "--length", 64, "--batch", 4]
-    small += ["--corpora", folder]
-    one = ["--output", folder / "one", "--mixture", "esconv-part:1,counsel-chat:2", *small, "--max-steps", 12]
+    shape = ["--vocab-size", 400, "--hidden", 64, "--layers", 1]
+    small = ["--length", 64, "--batch", 4, "--max-steps", 12, "--corpora", folder]
+    one = ["--output", folder / "one", "--mixture", "esconv-part:1,counsel-chat:2", *shape, *small]
     two = ["--output", folder / "two", "--init", folder / "one", "--mixture", "counsel-chat:3", "--loss", "replies"]
     three = ["--config", ROOT / "training" / "recipes" / "lora.toml", "--output", folder / "lora"]
     three += ["--set", f"base={folder / 'two' / 'model'}", "--set", "epochs=1", "--set", "data.max_length=128"]
     three += ["--set", f'data.train=["esconv:{folder / "esconv-part.jsonl.gz"}"]', "--set", "max_steps=20"]
     run("pretrain.py", *one)
-    run("pretrain.py", *two, *small, "--max-steps", 12)
+    run("pretrain.py", *two, *small)
     run("finetune.py", *three)
     return folder, run, {"pretrain.py": one, "finetune.py": three}
 
@@ -56,6 +56,8 @@ def test_every_step_leaves_weights_a_record_and_a_log(made):
         record = json.loads((folder / stage / "run.json").read_text())
         assert record["data_sha256"]
         assert (folder / stage / "log.jsonl").read_text()
+    stages = [json.loads((folder / stage / "run.json").read_text())["arguments"] for stage in ("one", "two")]
+    assert stages[0]["vocab_size"] == stages[1]["vocab_size"]
     metrics = json.loads((folder / "lora" / "metrics.json").read_text())
     tokens = {(m["dataset"], m["of"]): m["tokens"] for m in metrics}
     assert tokens["esconv-part", "base"] == tokens["esconv-part", "tuned"] > 0
