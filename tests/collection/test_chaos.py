@@ -21,6 +21,7 @@ from extes.study.receipts import receipt_hash
 from extes.study.store import Store
 from tests.collection import worker
 from tests.collection.test_faults import HOWS, WRITING
+from tests.collection.waiting import until
 from tests.conftest import CONSENT, RATING, write_study
 
 KILLS = 50
@@ -156,12 +157,3 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged_and_takes_no_more(full)
         process.kill()
         process.join()
     proven(Store(place / "data"), raters.receipts)
-
-
-def until(what, seconds: float = 40) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False

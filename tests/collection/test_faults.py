@@ -10,6 +10,7 @@ from extes.collection.remote import Dataset, Unreachable
 from extes.errors import Problem
 from extes.study.store import Store
 from tests.collection.conftest import REPO, Group
+from tests.collection.waiting import until
 from tests.hub.server import User
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -129,7 +130,7 @@ def test_a_revoked_token_stops_nothing_and_a_new_one_sends_it_all(group):
     assert time.monotonic() - began < 5
     time.sleep(0.3)
     group.hub.allow(group.hub.token, User("extes"))
-    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    assert until(lambda: group.store.backlog(REPO) == 0)
     assert outbox.flush(10)
     assert sorted(on_the_hub(group)) == sorted(e.hash for e in group.store.events())
 
@@ -142,7 +143,7 @@ def test_an_outage_is_waited_out_by_the_outbox(group, caplog):
     time.sleep(0.3)
     assert group.store.backlog(REPO) == group.store.count()
     group.hub.start()
-    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    assert until(lambda: group.store.backlog(REPO) == 0)
     assert outbox.flush(10)
     assert sum("no connection" in r.message for r in caplog.records) == 1
     assert any("reached again" in r.message for r in caplog.records)
@@ -208,10 +209,10 @@ def test_a_dataset_that_is_deleted_while_the_portal_runs_is_made_anew_and_gets_e
     outbox = Outbox(lambda: Store(group.folder / "data"), group.dataset, group.study, every=0.05, first_wait=0.05)
     outbox.start()
     group.rate(2)
-    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    assert until(lambda: group.store.backlog(REPO) == 0)
     HfApi(endpoint=group.hub.url, token=group.hub.token).delete_repo(REPO, repo_type="dataset")
     group.rate()
-    assert wait_for(lambda: group.store.backlog(REPO) == 0, 10)
+    assert until(lambda: group.store.backlog(REPO) == 0, 10)
     assert outbox.flush(10)
     assert sorted(on_the_hub(group)) == sorted(e.hash for e in group.store.events())
 
@@ -223,20 +224,11 @@ def test_a_dataset_that_is_made_public_while_the_portal_runs_gets_no_more_words(
     outbox = Outbox(lambda: Store(group.folder / "data"), group.dataset, group.study, every=0.05, first_wait=0.05)
     outbox.start()
     group.rate()
-    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    assert until(lambda: group.store.backlog(REPO) == 0)
     api.update_repo_settings(REPO, repo_type="dataset", private=False)
     group.rate(publish_transcript=False)
-    assert wait_for(lambda: any("private datasets only" in r.message for r in caplog.records), 5)
+    assert until(lambda: any("private datasets only" in r.message for r in caplog.records), 5)
     assert len(rated_there(group)) == 1
     api.update_repo_settings(REPO, repo_type="dataset", private=True)
-    assert wait_for(lambda: group.store.backlog(REPO) == 0)
+    assert until(lambda: group.store.backlog(REPO) == 0)
     assert outbox.flush(10)
-
-
-def wait_for(what, seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.02)
-    return False
